@@ -1,0 +1,213 @@
+"""The frozen pseudo-random directions B(seed): their blocks, their entries and their products.
+
+B is block diagonal: every block spans some consecutive parameters (its rows) with pseudo-random integer columns.
+An entry is a pure function of (seed, block, row, column), so more columns never change the earlier ones, and
+nothing is ever stored. Everything here is integers; with integer coefficients in float64 every product is exact
+(below 2**53), whatever the library, the device or the chunk size. Written once for NumPy and torch.
+
+PRANC: Nooralinejad et al., "PRANC: Pseudo RAndom Networks for Compacting deep models" (ICCV 2023).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
+
+import numpy as np
+
+from prancimg.arrays import Array, arange, cast, convert, namespace, zeros
+from prancimg.philox import philox4x32
+
+CHUNK = 1 << 20
+"""Entries of B generated at a time."""
+
+
+class Kind(IntEnum):
+    """How a block's columns are drawn. The numbers are part of the file format."""
+
+    IDENTITY = 0
+    """One parameter a column: direct weights, the control."""
+    SIGN = 1
+    """±1, one random bit each."""
+    POPCOUNT = 2
+    """Near-Gaussian integers: the number of ones in 32 random bits, less 16 (variance 8)."""
+    HADAMARD = 3
+    """±1 and orthogonal: randomly signed rows, randomly ordered columns of a Walsh-Hadamard matrix (Ailon and
+    Chazelle, 2009). A product costs n log n."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Parameters ``start .. start+rows-1``, spanned by up to ``rows`` columns of one kind."""
+
+    start: int
+    rows: int
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Basis:
+    """A seed and its blocks, which tile the parameter vector in order."""
+
+    seed: int
+    blocks: tuple[Block, ...]
+
+    @property
+    def size(self) -> int:
+        """D, the number of parameters (and the largest useful k)."""
+        return sum(block.rows for block in self.blocks)
+
+
+def block_basis(sizes: Sequence[int], kind: Kind, seed: int, *, whole: int = 64, rows: int = 1 << 20) -> Basis:
+    """Blocks per tensor: tensors of at most ``whole`` entries keep every entry, larger ones are cut into blocks of
+    at most ``rows`` rows of ``kind``."""
+    blocks: list[Block] = []
+    start = 0
+    for size in sizes:
+        if size <= whole:
+            blocks.append(Block(start, size, Kind.IDENTITY))
+        else:
+            blocks += [Block(start + i, min(rows, size - i), kind) for i in range(0, size, rows)]
+        start += size
+    return Basis(seed, tuple(blocks))
+
+
+def dense_basis(sizes: Sequence[int], kind: Kind, seed: int) -> Basis:
+    """One block over all parameters, as in the PRANC paper."""
+    return Basis(seed, (Block(0, sum(sizes), kind),))
+
+
+def column_norm(block: Block) -> float:
+    """Root of the expected squared norm of a column."""
+    return math.sqrt({Kind.IDENTITY: 1, Kind.POPCOUNT: 8 * block.rows}.get(block.kind, block.rows))
+
+
+@lru_cache(maxsize=8)
+def positions(basis: Basis, k: int) -> tuple[np.ndarray, ...]:
+    """For every block, the places of its coefficients in a coefficient vector of length ``k``.
+
+    Column c of a block with n rows has rank (c+1)/n, columns of identity blocks beside random ones have rank 0;
+    coefficients are sorted by rank, then block. The order does not depend on k, so a shorter vector is a prefix of a
+    longer one.
+    """
+    if not 0 <= k <= basis.size:
+        raise ValueError(f"k = {k} is not between 0 and D = {basis.size}")
+    mixed = any(block.kind != Kind.IDENTITY for block in basis.blocks)
+    ranks = [
+        np.zeros(block.rows) if mixed and block.kind == Kind.IDENTITY else np.arange(1, block.rows + 1) / block.rows
+        for block in basis.blocks
+    ]
+    owner = np.repeat(np.arange(len(ranks)), [len(rank) for rank in ranks])
+    order = np.argsort(np.concatenate(ranks), kind="stable")[:k]  # stable: ties go to the earlier block
+    return tuple(np.flatnonzero(owner[order] == i) for i in range(len(ranks)))
+
+
+def expand(basis: Basis, alpha: Array, *, chunk: int = CHUNK) -> Array:
+    """B @ alpha: coefficients (k,) to parameter offsets (D,), in alpha's dtype, never holding more than ``chunk``
+    entries (or one column) of B."""
+    parts = []
+    for i, (block, where) in enumerate(zip(basis.blocks, positions(basis, len(alpha)), strict=True)):
+        a = alpha[convert(where, alpha)]
+        out = zeros(block.rows, alpha)
+        if block.kind == Kind.IDENTITY:
+            out[: len(a)] = a
+        elif block.kind == Kind.HADAMARD:
+            signs, order = _hadamard_parts(basis.seed, i, block.rows)
+            padded = zeros(len(order), alpha)
+            padded[convert(order[: len(a)], alpha)] = a
+            out = walsh_hadamard(padded)[: block.rows] * cast(convert(signs, alpha), alpha)
+        else:
+            for c0, c1 in _column_chunks(block.rows, len(a), chunk):
+                out += cast(entries(basis.seed, i, block, c0, c1, like=alpha), alpha) @ a[c0:c1]
+        parts.append(out)
+    return namespace(alpha).concatenate(parts)
+
+
+def expand_transposed(basis: Basis, gradient: Array, k: int, *, chunk: int = CHUNK) -> Array:
+    """B.T @ gradient: a gradient in the parameters (D,) to one in the coefficients (k,)."""
+    out = zeros(k, gradient)
+    for i, (block, where) in enumerate(zip(basis.blocks, positions(basis, k), strict=True)):
+        g = gradient[block.start : block.start + block.rows]
+        place = convert(where, gradient)
+        if block.kind == Kind.IDENTITY:
+            out[place] = g[: len(where)]
+        elif block.kind == Kind.HADAMARD:
+            signs, order = _hadamard_parts(basis.seed, i, block.rows)
+            padded = zeros(len(order), gradient)
+            padded[: block.rows] = g * cast(convert(signs, gradient), gradient)
+            out[place] = walsh_hadamard(padded)[convert(order[: len(where)], gradient)]
+        else:
+            for c0, c1 in _column_chunks(block.rows, len(where), chunk):
+                out[place[c0:c1]] = g @ cast(entries(basis.seed, i, block, c0, c1, like=gradient), gradient)
+    return out
+
+
+def entries(seed: int, index: int, block: Block, c0: int, c1: int, *, like: Array) -> Array:
+    """Columns ``c0 .. c1-1`` of block number ``index``: (rows, c1-c0) int64, of the kind and device of ``like``.
+
+    SIGN: bit r%32 of word r//32%4 of Philox counter (r//128, column, index, kind); a set bit is -1.
+    POPCOUNT: the ones in word r%4 of counter (r//4, column, index, kind), less 16.
+    """
+    xp = namespace(like)
+    columns = arange(c0, c1, like)
+    if block.kind == Kind.IDENTITY:
+        return cast(arange(0, block.rows, like)[:, None] == columns, columns)
+    if block.kind == Kind.HADAMARD:
+        signs, order = _hadamard_parts(seed, index, block.rows)
+        overlap = arange(0, block.rows, like)[:, None] & convert(order[c0:c1], like)
+        return (1 - 2 * (_popcount(overlap) & 1)) * convert(signs, like)[:, None]
+    per_counter = 128 if block.kind == Kind.SIGN else 4
+    groups = arange(0, -(-block.rows // per_counter), like)[:, None]
+    words = xp.stack(philox4x32((groups, columns, index, int(block.kind)), seed), 1)
+    if block.kind == Kind.SIGN:
+        bits = words[:, :, None, :] >> arange(0, 32, like)[:, None] & 1
+        return (1 - 2 * bits).reshape(-1, c1 - c0)[: block.rows]
+    return _popcount(words).reshape(-1, c1 - c0)[: block.rows] - 16
+
+
+def walsh_hadamard(x: Array) -> Array:
+    """The Walsh-Hadamard transform of a vector whose length is a power of two; natural order, not normalised.
+
+    H(ab) is the Kronecker product of H(a) and H(b): two small matrix products instead of log n passes.
+    """
+    bits = len(x).bit_length() - 1
+    left, right = (cast(convert(_hadamard(half), x), x) for half in (bits // 2, bits - bits // 2))
+    return (left @ x.reshape(len(left), len(right)) @ right).reshape(len(x))
+
+
+@lru_cache(maxsize=16)
+def _hadamard(bits: int) -> np.ndarray:
+    """The Hadamard matrix of order 2**bits: entry (i, j) is -1 where i & j has an odd number of ones."""
+    i = np.arange(1 << bits, dtype=np.int64)
+    signs: np.ndarray = 1 - 2 * (_popcount(i[:, None] & i) & 1)
+    return signs.astype(np.int8)
+
+
+@lru_cache(maxsize=64)
+def _hadamard_parts(seed: int, index: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row signs (rows,) and column order (n,), n the power of two from ``rows`` up.
+
+    Both are drawn from the words of Philox counters (i//4, use, index, 3): use 0 for signs, the low bit set for -1,
+    use 1 for the order, a stable sort.
+    """
+    n = 1 << (rows - 1).bit_length()
+    groups = np.arange(-(-n // 4), dtype=np.int64)
+    draw = [np.stack(philox4x32((groups, use, index, int(Kind.HADAMARD)), seed), 1).reshape(-1)[:n] for use in (0, 1)]
+    return 1 - 2 * (draw[0][:rows] & 1), np.argsort(draw[1], kind="stable")
+
+
+def _popcount(x: Array) -> Array:
+    """Ones among the 32 low bits of each int64 entry."""
+    x = x - (x >> 1 & 0x55555555)
+    x = (x & 0x33333333) + (x >> 2 & 0x33333333)
+    x = x + (x >> 4) & 0x0F0F0F0F
+    return (x * 0x01010101 >> 24) & 0xFF
+
+
+def _column_chunks(rows: int, columns: int, chunk: int) -> Iterator[tuple[int, int]]:
+    step = max(1, chunk // max(rows, 1))
+    for c0 in range(0, columns, step):
+        yield c0, min(c0 + step, columns)

@@ -1,0 +1,279 @@
+"""Picture to bytes: chooses the network, the basis and the number of coefficients, fits, and lands on the rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from prancimg import bitstream
+from prancimg.basis import Kind
+from prancimg.bitstream import STEPS, Header, Segment, step_size
+from prancimg.coder import MAGNITUDE, Encoder, best_scale
+from prancimg.decoder import Model
+from prancimg.errors import PrancImgError
+from prancimg.fit import fit_siren
+from prancimg.siren import Siren, render
+
+Progress = Callable[[float], None]
+
+FULL = 0.985
+"""A file of at least this share of the bytes asked for is full; the promise is 0.97."""
+PRIOR = 1
+LARGEST = 60_000
+"""Coefficients beyond which a global SIREN gains too little for the time it takes."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the caller asks for: at most one of these."""
+
+    bpp: float | None = None
+    size: int | None = None
+    quality: float | None = None
+    psnr: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("bpp", "size", "quality", "psnr") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise PrancImgError(f"only one of {' and '.join(given)} can be asked for")
+        for name, top in (("bpp", math.inf), ("size", math.inf), ("psnr", 100)):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= top:
+                raise PrancImgError(f"{name} {value} is out of range")
+        if self.quality is not None and not 0 <= self.quality <= 100:
+            raise PrancImgError(f"quality {self.quality} is not between 0 and 100")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to look for it."""
+
+    model: str = "siren"
+    effort: int = 5
+    seed: int | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.model != "siren":
+            raise PrancImgError(f"model {self.model!r} is not known (siren)")
+        if self.effort not in range(1, 10):
+            raise PrancImgError(f"effort {self.effort} is not a whole number from 1 to 9")
+        if self.seed is not None and not 0 <= self.seed < 1 << 32:
+            raise PrancImgError(f"seed {self.seed} is not between 0 and 2**32-1")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise PrancImgError(f"device {self.device!r} is not one of auto, cpu, cuda")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A network and a basis for a budget of bits."""
+
+    siren: Siren
+    prior: int
+    kind: Kind
+    k: int
+    rows: int = 20
+
+    @staticmethod
+    def of(bits: float, pixels: int) -> Plan:
+        """What serves best for a budget of bits."""
+        parameters = max(24.0, bits / 4)
+        layers = 1 if parameters < 100 else 2 if parameters < 400 else 3 if parameters < 3000 else 5
+        hidden = 1
+        while sum(Siren(hidden + 1, layers).sizes) <= parameters:
+            hidden += 1
+        siren = Siren(hidden, layers)
+        return Plan(siren, 0, Kind.HADAMARD, sum(siren.sizes))
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A finished file and how far it is from the picture: mean squared error on 8-bit samples."""
+
+    data: bytes
+    error: float
+
+    @property
+    def psnr(self) -> float:
+        """In dB, over all samples."""
+        return 10 * math.log10(255**2 / max(self.error, 1e-10))
+
+
+def encode_array(image: np.ndarray, target: Target, options: Options, progress: Progress | None = None) -> bytes:
+    """The .prc file of a picture (H, W, 3) uint8. See :func:`prancimg.encode`."""
+    height, width = image.shape[:2]
+    if max(height, width) > bitstream.MAX_SIDE:
+        raise PrancImgError(f"the picture is {width} x {height}; the format ends at {bitstream.MAX_SIDE} a side")
+    search = _Search(image, options, progress)
+    if target.size is not None or target.bpp is not None:
+        size = target.size if target.size is not None else math.floor((target.bpp or 0) * height * width / 8)
+        return search.at(size, 1.0).data
+    if target.psnr is not None:
+        return search.psnr(target.psnr).data
+    return search.quality(50 if target.quality is None else target.quality).data
+
+
+class _Search:
+    """Finds the file that a target asks for, by one or more fits to a size."""
+
+    def __init__(self, image: np.ndarray, options: Options, progress: Progress | None) -> None:
+        self.image, self.options, self.progress = image, options, progress
+        self.device = _device(options.device)
+        self.pixels = image.shape[0] * image.shape[1]
+        self.done = 0.0
+
+    def at(self, size: int, share: float = 1.0) -> Encoded:
+        """The best file of at most ``size`` bytes; ``share`` is its part of the progress to report."""
+        lowest = len(_file(_header(self.image, Plan.of(0, self.pixels), 0), [])) + 8
+        if size < lowest:
+            raise PrancImgError(
+                f"{size} bytes are too few: the lowest possible is {lowest} bytes, {8 * lowest / self.pixels:.4f} bpp"
+            )
+        plan = Plan.of(8.0 * size, self.pixels)
+        count = _iterations(self.options.effort)
+        seeds = [self.options.seed] if self.options.seed is not None else list(range(_candidates(self.options.effort)))
+        scout = max(20, count // 10) if len(seeds) > 1 else 0
+        total, began = count + scout * len(seeds), self.done
+
+        def run(seed: int, iterations: int) -> Encoded:
+            start = self.done
+
+            def advance(part: float) -> None:
+                self.done = start + share * part * iterations / total
+                if self.progress:
+                    self.progress(min(1.0, self.done))
+
+            return fit_to_size(self.image, plan, seed, size, iterations, self.device, advance)
+
+        best = seeds[0]
+        if scout:  # narrow networks vary between seeds: a short fit of each, and the best goes on
+            best = min(seeds, key=lambda seed: run(seed, scout).error)
+        result = run(best, count)
+        self.done = began + share
+        return result
+
+    def ladder(self) -> Iterator[Encoded]:
+        """Files of doubling size, up to the largest that a fit is worth."""
+        size = max(64, self.pixels // 400)
+        while Plan.of(8.0 * size, self.pixels).k < LARGEST:
+            yield self.at(size, 0.15)
+            size *= 2
+
+    def quality(self, quality: float) -> Encoded:
+        """The file on the ladder with the least mse + λ · bpp, mse on samples from 0 to 1."""
+        price = 10 ** (-1.5 - quality / 33)
+        best, least = None, math.inf
+        for encoded in self.ladder():
+            loss = encoded.error / 255**2 + price * 8 * len(encoded.data) / self.pixels
+            if loss >= least:
+                break
+            best, least = encoded, loss
+        assert best is not None
+        return best
+
+    def psnr(self, wanted: float) -> Encoded:
+        """The smallest file found whose PSNR is at least ``wanted`` dB."""
+        below, best, most = 0, None, 0.0
+        for encoded in self.ladder():
+            most = max(most, encoded.psnr)
+            if encoded.psnr >= wanted:
+                best = encoded
+                break
+            below = len(encoded.data)
+        if best is None:
+            raise PrancImgError(f"{wanted} dB are out of reach: the siren model gets to {most:.2f} dB on this picture")
+        for _ in range(3):
+            size = round(math.sqrt(max(below, 32) * len(best.data)))
+            if not below < size < len(best.data):
+                break
+            encoded = self.at(size, 0.1)
+            if encoded.psnr >= wanted:
+                best = encoded
+            else:
+                below = size
+        return best
+
+
+def fit_to_size(
+    image: np.ndarray,
+    plan: Plan,
+    seed: int,
+    size: int,
+    iterations: int,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> Encoded:
+    """One fit of one plan, rounded and written so that the file has at most ``size`` bytes."""
+    header = _header(image, plan, seed)
+    model = Model.of(header)
+    bits = 8.0 * (size - len(_file(header, []))) - 32
+    fitted = fit_siren(image, model, plan.k, bits, iterations=iterations, device=device, progress=progress)
+    owner = model.owners(plan.k)
+
+    def attempt(shift: int, zone: float) -> tuple[bytes, np.ndarray, np.ndarray]:
+        """The file with every step code raised by ``shift``; magnitudes round up from a fraction of 1 - ``zone``."""
+        codes = np.clip(fitted.steps + shift, 0, STEPS - 1)
+        steps = np.array([step_size(code) for code in codes], np.int64)
+        ratio = np.array([step_size(code) for code in fitted.steps]) / steps
+        exact = fitted.alpha * ratio[owner]
+        alpha = (np.sign(exact) * np.minimum(np.floor(np.abs(exact) + zone), MAGNITUDE - 1)).astype(np.int64)
+        groups = [alpha[owner == tensor] for tensor in range(header.tensors)]
+        scales = tuple(map(best_scale, groups))
+        return _file(replace(header, steps=tuple(codes.tolist()), scales=scales), groups), alpha, steps
+
+    def finish(data: bytes, alpha: np.ndarray, steps: np.ndarray) -> Encoded:
+        picture = render(model.siren, model.parameters(alpha, steps), *image.shape[:2])
+        return Encoded(data, float(np.square(picture.astype(np.float64) - image).mean()))
+
+    # The finest steps that fit with a moderate dead zone, then the smallest dead zone.
+    low, high = -STEPS, STEPS
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(attempt(middle, 0.35)[0]) <= size else (middle + 1, high)
+    wide, narrow = 0.35, 0.5
+    for _ in range(8):
+        zone = (wide + narrow) / 2
+        wide, narrow = (zone, narrow) if len(attempt(low, zone)[0]) <= size else (wide, zone)
+    filled = finish(*attempt(low, wide))
+    if len(filled.data) > size:
+        raise PrancImgError(f"no file of at most {size} bytes was found; the smallest has {len(filled.data)}")
+    if low < 0:  # finer than the fit asked for: only if the picture gains
+        plain = finish(*attempt(0, 0.5))
+        if len(plain.data) <= size and plain.error <= 1.0005 * filled.error:
+            return plain
+    return filled
+
+
+def _header(image: np.ndarray, plan: Plan, seed: int) -> Header:
+    """A header whose steps and scales are still to come (all of them as long as they will ever be)."""
+    blank = (STEPS - 1,) * (2 * plan.siren.layers + 2)
+    height, width = image.shape[:2]
+    network = (plan.prior, plan.siren.hidden, plan.siren.layers, seed, plan.kind, plan.rows, plan.k)
+    return Header(width, height, *network, steps=blank, scales=blank)
+
+
+def _file(header: Header, groups: list[np.ndarray]) -> bytes:
+    encoder = Encoder()
+    for group, scale in zip(groups, header.scales, strict=False):
+        encoder.put(group, scale)
+    return bitstream.write([(Segment.HEADER, header.pack()), (Segment.WEIGHTS, encoder.finish())])
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise PrancImgError("no CUDA device is available")
+    return torch.device(name)
+
+
+def _iterations(effort: int) -> int:
+    return round(100 * 2 ** ((effort - 1) * 0.75))
+
+
+def _candidates(effort: int) -> int:
+    return 1 if effort < 5 else 2 if effort < 7 else 4
