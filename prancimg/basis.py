@@ -115,10 +115,10 @@ def expand(basis: Basis, alpha: Array, *, chunk: int = CHUNK) -> Array:
         if block.kind == Kind.IDENTITY:
             out[: len(a)] = a
         elif block.kind == Kind.HADAMARD:
-            signs, order = _hadamard_parts(basis.seed, i, block.rows)
-            padded = zeros(len(order), alpha)
-            padded[convert(order[: len(a)], alpha)] = a
-            out = walsh_hadamard(padded)[: block.rows] * cast(convert(signs, alpha), alpha)
+            signs, rows, columns = (convert(part, alpha) for part in _hadamard_parts(basis.seed, i, block.rows))
+            padded = zeros(len(columns), alpha)
+            padded[columns[: len(a)]] = a
+            out = walsh_hadamard(padded)[rows] * cast(signs, alpha)
         else:
             for c0, c1 in _column_chunks(block.rows, len(a), chunk):
                 out += cast(entries(basis.seed, i, block, c0, c1, like=alpha), alpha) @ a[c0:c1]
@@ -135,10 +135,10 @@ def expand_transposed(basis: Basis, gradient: Array, k: int, *, chunk: int = CHU
         if block.kind == Kind.IDENTITY:
             out[place] = g[: len(where)]
         elif block.kind == Kind.HADAMARD:
-            signs, order = _hadamard_parts(basis.seed, i, block.rows)
-            padded = zeros(len(order), gradient)
-            padded[: block.rows] = g * cast(convert(signs, gradient), gradient)
-            out[place] = walsh_hadamard(padded)[convert(order[: len(where)], gradient)]
+            signs, rows, columns = (convert(part, gradient) for part in _hadamard_parts(basis.seed, i, block.rows))
+            padded = zeros(len(columns), gradient)
+            padded[rows] = g * cast(signs, gradient)
+            out[place] = walsh_hadamard(padded)[columns[: len(where)]]
         else:
             for c0, c1 in _column_chunks(block.rows, len(where), chunk):
                 out[place[c0:c1]] = g @ cast(entries(basis.seed, i, block, c0, c1, like=gradient), gradient)
@@ -156,16 +156,15 @@ def entries(seed: int, index: int, block: Block, c0: int, c1: int, *, like: Arra
     if block.kind == Kind.IDENTITY:
         return cast(arange(0, block.rows, like)[:, None] == columns, columns)
     if block.kind == Kind.HADAMARD:
-        signs, order = _hadamard_parts(seed, index, block.rows)
-        overlap = arange(0, block.rows, like)[:, None] & convert(order[c0:c1], like)
-        return (1 - 2 * (_popcount(overlap) & 1)) * convert(signs, like)[:, None]
+        signs, rows, order = (convert(part, like) for part in _hadamard_parts(seed, index, block.rows))
+        return (1 - 2 * (_popcount(rows[:, None] & order[c0:c1]) & 1)) * signs[:, None]
     per_counter = 128 if block.kind == Kind.SIGN else 4
     groups = arange(0, -(-block.rows // per_counter), like)[:, None]
     words = xp.stack(philox4x32((groups, columns, index, int(block.kind)), seed), 1)
     if block.kind == Kind.SIGN:
         bits = words[:, :, None, :] >> arange(0, 32, like)[:, None] & 1
-        return (1 - 2 * bits).reshape(-1, c1 - c0)[: block.rows]
-    return _popcount(words).reshape(-1, c1 - c0)[: block.rows] - 16
+        return (1 - 2 * bits).reshape(len(groups) * 128, c1 - c0)[: block.rows]
+    return _popcount(words).reshape(len(groups) * 4, c1 - c0)[: block.rows] - 16
 
 
 def walsh_hadamard(x: Array) -> Array:
@@ -187,16 +186,17 @@ def _hadamard(bits: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _hadamard_parts(seed: int, index: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row signs (rows,) and column order (n,), n the power of two from ``rows`` up.
+def _hadamard_parts(seed: int, index: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Signs (rows,), the rows (rows,) and the order of the columns (n,) taken from a Hadamard matrix of order n.
 
-    Both are drawn from the words of Philox counters (i//4, use, index, 3): use 0 for signs, the low bit set for -1,
-    use 1 for the order, a stable sort.
+    n is the power of two from ``rows`` up. Word i of use u is word i%4 of Philox counter (i//4, u, index, 3): use 0
+    makes signs (a set low bit is -1), uses 1 and 2 the orders of rows and columns (by a stable sort of their words).
     """
     n = 1 << (rows - 1).bit_length()
     groups = np.arange(-(-n // 4), dtype=np.int64)
-    draw = [np.stack(philox4x32((groups, use, index, int(Kind.HADAMARD)), seed), 1).reshape(-1)[:n] for use in (0, 1)]
-    return 1 - 2 * (draw[0][:rows] & 1), np.argsort(draw[1], kind="stable")
+    words = [np.stack(philox4x32((groups, use, index, int(Kind.HADAMARD)), seed), 1).ravel()[:n] for use in range(3)]
+    row_order, column_order = (np.argsort(word, kind="stable") for word in words[1:])
+    return 1 - 2 * (words[0][:rows] & 1), row_order[:rows], column_order
 
 
 def _popcount(x: Array) -> Array:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
 import json
 import math
@@ -53,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _encode(options: argparse.Namespace) -> None:
     with _naming(options.input):
-        image = load_image(io.BytesIO(_read(options.input)))  # type: ignore[arg-type]
+        image = load_image(io.BytesIO(_read(options.input)))
+    _check_writable(options.output)
     began = time.perf_counter()
     with _progress(options, "encoding") as progress:
         data = prancimg.encode(
@@ -237,6 +239,14 @@ def _write(name: str, data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _check_writable(name: str) -> None:
+    """Fail before the work, not after it."""
+    folder = Path(os.path.realpath(name)).parent
+    if name != PIPE and not os.access(folder, os.W_OK):
+        number = errno.EACCES if folder.is_dir() else errno.ENOENT
+        raise OSError(number, os.strerror(number), str(folder))
 
 
 def _say(text: str) -> None:

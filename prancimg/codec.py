@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -16,7 +16,7 @@ from prancimg.basis import Kind
 from prancimg.bitstream import MAX_PIXELS, VERSION, Segment
 from prancimg.errors import PrancImgError
 
-ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
+ImageLike = str | os.PathLike[str] | BinaryIO | Image.Image | np.ndarray
 DataLike = bytes | bytearray | memoryview | str | os.PathLike[str]
 
 
@@ -38,7 +38,7 @@ def encode(
     At most one of ``bpp``, ``size``, ``quality`` and ``psnr`` may be given; without any, ``quality`` is 50.
 
     Args:
-        image: a path, a Pillow image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4). Everything becomes 8-bit RGB;
+        image: a path, an open file, a Pillow image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4). Everything becomes 8-bit RGB;
             transparency is flattened onto white.
         bpp: bits per pixel of the whole file: never more, and at least 97 % of it where the picture can use them.
         size: bytes of the whole file, likewise.

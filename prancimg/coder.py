@@ -15,49 +15,59 @@ from prancimg.errors import PrancImgError
 
 PRECISION = 24
 """Frequencies of a table sum to 2**24."""
-LIMIT = 63
-"""Symbols beyond ±63 are escaped."""
-SCALES = 216
-"""Scale index t means a Laplace distribution with mean absolute deviation b = 2**(t/8 - 4)."""
+WIDTH = 128
+"""Symbols of a table: 1 .. 126 mean -63 .. 62 from the rounded mean, 0 and 127 are escapes below and above."""
+CENTRE = 64
+MEANS = 8
+"""Offset f means that the distribution's mean lies (f - 4) / 8 from its rounded mean."""
+TABLES = 40
+"""Table i holds the Laplace distribution of mean absolute deviation 2**((i - 16) / 4)."""
+SCALES = 100
+"""Scale index t of a group of coefficients means 2**((t - 16) / 4); beyond table 27 the low bits are sent raw."""
 MAGNITUDE = 1 << 20
 """Coefficients lie in [-2**20, 2**20): enough for any use, small enough for every product to stay exact."""
 
-_ESCAPE = 2 * LIMIT + 1
+_WIDEST = 28
 _ESCAPE_BITS = 11
-_TABLES = 56
-# floor(2**32 * exp(-1 / (2 * b))) for t = 0 .. 55: the decay of the distribution over half a symbol.
-_HALF_DECAY = (
-    1440801, 2798733, 5145013, 8992185, 15004422, 23994893, 36905875, 54771407, 78665070, 109637892, 148652826,
-    196522626, 253857248, 321025356, 398132550, 485016909, 581260615, 686215099, 799036310, 918726429, 1044178424,
-    1174220339, 1307656790, 1443305845, 1580030169, 1716761896, 1852521207, 1986428948, 2117713904, 2245715466,
-    2369882518, 2489769347, 2605029347, 2715407188, 2820730047, 2920898384, 3015876649, 3105684222, 3190386796,
-    3270088366, 3344923893, 3415052718, 3480652712, 3541915165, 3599040369, 3652233859, 3701703250, 3747655612,
-    3790295335, 3829822416, 3866431115, 3900308936, 3931635878, 3960583919, 3987316692, 4011989318,
+# round(2**30 * exp(-1 / (8 * b))) for the 40 deviations b: the decay of a distribution over an eighth of a symbol.
+_DECAY = (
+    145315154, 199759078, 261044606, 326914198, 395007542, 463130302, 529428476, 592470630, 651257337, 705182512,
+    753969162, 797596699, 836230973, 870163178, 899760092, 925425813, 947573834, 966607779, 982908970, 996829173,
+    1008687096, 1018767490, 1027321989, 1034571010, 1040706261, 1045893524, 1050275481, 1053974460, 1057095000,
+    1059726201, 1061943836, 1063812229, 1065385899, 1066710993, 1067826536, 1068765495, 1069555701, 1070220635,
+    1070780095, 1071250770,
 )  # fmt: skip
 
 
 @lru_cache(maxsize=1)
 def frequencies() -> np.ndarray:
-    """The tables: (56, 128) int64, each row positive and summing to 2**24; columns are symbols -63 .. 63, escape."""
-    decay = np.array(_HALF_DECAY, np.int64)
-    tail = np.full(_TABLES, 1 << 30, np.int64)  # P(symbol > n + 1/2) in units of 2**-31, from n = -1/2
-    tails = []
-    for _ in range(2 * LIMIT + 1):
-        tail = tail * decay >> 32
-        tails.append(tail)
-    above = np.stack(tails[::2], 1) >> 7  # boundaries at 1/2, 3/2, ..., 63 + 1/2; now in units of 2**-24
-    half = np.maximum(above[:, :-1] - above[:, 1:], 1)  # symbols 1 .. 63
-    table = np.ones((_TABLES, _ESCAPE + 1), np.int64)
-    table[:, LIMIT + 1 : _ESCAPE] = half
-    table[:, :LIMIT] = half[:, ::-1]
-    table[:, LIMIT] += (1 << PRECISION) - table.sum(1)
-    return table
+    """The tables: (40, 8, 128) int64, every row positive and summing to 2**24."""
+    decay, reach = np.array(_DECAY, np.int64), MEANS * (CENTRE + 2)
+    tails = [np.full(TABLES, 1 << 30, np.int64)]  # tails[d]: twice the probability beyond d eighths, in 2**-30
+    for _ in range(reach):
+        tails.append(tails[-1] * decay >> 30)
+    tail = np.stack(tails, 1)
+    # The edge below symbol k, in eighths from the mean, for every mean offset f.
+    edge = MEANS * (np.arange(1, WIDTH) - CENTRE) - MEANS // 2 - (np.arange(MEANS)[:, None] - MEANS // 2)
+    beyond = tail[:, np.minimum(np.abs(edge), reach)]
+    below = np.where(edge < 0, beyond, (2 << 30) - beyond)
+    total = (1 << PRECISION) - WIDTH
+    cumulative = np.pad(below * total >> 31, ((0, 0), (0, 0), (1, 1)), constant_values=((0, 0), (0, 0), (0, total)))
+    return np.diff(cumulative) + 1
 
 
 @lru_cache(maxsize=1)
-def _models() -> tuple[constriction.stream.model.Categorical, ...]:
-    # constriction turns weights w that sum to 2**24 - n into the frequencies w + 1, exactly.
-    return tuple(constriction.stream.model.Categorical(row, perfect=False) for row in frequencies() - 1.0)
+def weights() -> np.ndarray:
+    """The tables as constriction takes them: (320, 128) float64, row 8 i + f.
+
+    Its ``Categorical`` turns weights w that sum to 2**24 - 128 into the frequencies w + 1, exactly.
+    """
+    return frequencies().reshape(-1, WIDTH) - 1.0
+
+
+@lru_cache(maxsize=TABLES)
+def _centred(table: int) -> constriction.stream.model.Categorical:
+    return constriction.stream.model.Categorical(weights()[MEANS * table + MEANS // 2], perfect=False)
 
 
 @lru_cache(maxsize=32)
@@ -65,26 +75,27 @@ def _uniform(bits: int) -> constriction.stream.model.Uniform:
     return constriction.stream.model.Uniform(1 << bits)
 
 
-def _shift(scale: int) -> int:
-    """Low bits sent as they are: beyond b = 8 the tables serve the rest of the value."""
-    return max(0, (scale - _TABLES + 8) // 8)
+def _split(scale: int) -> tuple[int, int]:
+    """Table and number of low bits of a scale index."""
+    shift = max(0, (scale - _WIDEST + 4) // 4)
+    return scale - 4 * shift, shift
 
 
 def cost(values: np.ndarray, scale: int) -> float:
     """Bits that ``values`` (int64) take under scale index ``scale``, without the coder's constant end."""
-    shift = _shift(scale)
-    high = values + (1 << shift >> 1) >> shift
-    inside = np.abs(high) <= LIMIT
-    frequency = frequencies()[scale - 8 * shift][np.where(inside, high + LIMIT, _ESCAPE)]
-    return float((PRECISION - np.log2(frequency)).sum() + shift * values.size + 2 * _ESCAPE_BITS * (~inside).sum())
+    table, shift = _split(scale)
+    symbols = np.clip((values + (1 << shift >> 1) >> shift) + CENTRE, 0, WIDTH - 1)
+    escapes = np.count_nonzero((symbols == 0) | (symbols == WIDTH - 1))
+    frequency = frequencies()[table, MEANS // 2][symbols]
+    return float((PRECISION - np.log2(frequency)).sum() + shift * values.size + 2 * _ESCAPE_BITS * escapes)
 
 
 def best_scale(values: np.ndarray) -> int:
     """The scale index that codes ``values`` in the fewest bits."""
     if not values.size:
         return 0
-    guess = round(8 * (np.log2(max(float(np.abs(values).mean()), 2**-4)) + 4))
-    return min(range(max(0, guess - 12), min(SCALES, guess + 13)), key=lambda scale: cost(values, scale))
+    guess = round(4 * (np.log2(max(float(np.abs(values).mean()), 2**-4)) + 4))
+    return min(range(max(0, guess - 6), min(SCALES, guess + 7)), key=lambda scale: cost(values, scale))
 
 
 class Encoder:
@@ -99,14 +110,13 @@ class Encoder:
             return
         if values.min() < -MAGNITUDE or values.max() >= MAGNITUDE:
             raise PrancImgError("a coefficient is too large for the format")
-        shift = _shift(scale)
+        table, shift = _split(scale)
         shifted = values.astype(np.int64) + (1 << shift >> 1)
         high, low = shifted >> shift, shifted & (1 << shift) - 1
-        inside = np.abs(high) <= LIMIT
-        symbols = np.where(inside, high + LIMIT, _ESCAPE).astype(np.int32)
-        self._range.encode(symbols, _models()[scale - 8 * shift])
-        if not inside.all():
-            escaped = high[~inside] + (1 << 2 * _ESCAPE_BITS - 1)
+        symbols = np.clip(high + CENTRE, 0, WIDTH - 1).astype(np.int32)
+        self._range.encode(symbols, _centred(table))
+        escaped = high[(symbols == 0) | (symbols == WIDTH - 1)] + (1 << 2 * _ESCAPE_BITS - 1)
+        if escaped.size:
             halves = np.stack((escaped >> _ESCAPE_BITS, escaped & (1 << _ESCAPE_BITS) - 1), 1)
             self._range.encode(halves.reshape(-1).astype(np.int32), _uniform(_ESCAPE_BITS))
         if shift:
@@ -128,10 +138,10 @@ class Decoder:
 
     def take(self, count: int, scale: int) -> np.ndarray:
         """The next ``count`` integers, int64."""
-        shift = _shift(scale)
+        table, shift = _split(scale)
         try:
-            high = self._decode(count, _models()[scale - 8 * shift]) - LIMIT
-            escaped = high == _ESCAPE - LIMIT
+            symbols = self._decode(count, _centred(table))
+            high, escaped = symbols - CENTRE, (symbols == 0) | (symbols == WIDTH - 1)
             if escaped.any():
                 halves = self._decode(2 * int(escaped.sum()), _uniform(_ESCAPE_BITS)).reshape(-1, 2)
                 high[escaped] = (halves[:, 0] << _ESCAPE_BITS | halves[:, 1]) - (1 << 2 * _ESCAPE_BITS - 1)

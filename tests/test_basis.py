@@ -1,0 +1,149 @@
+"""The basis: entries from their definition, products against the explicit matrix, exactness, nesting."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prancimg.basis import (
+    Basis,
+    Block,
+    Kind,
+    block_basis,
+    column_norm,
+    dense_basis,
+    entries,
+    expand,
+    expand_transposed,
+    positions,
+    walsh_hadamard,
+)
+from prancimg.philox import philox4x32
+
+SIZES = [150, 5, 333, 64, 128]
+LIKE = np.zeros(0, np.int64)
+kinds = pytest.mark.parametrize("kind", Kind)
+
+
+def matrix(basis: Basis, k: int) -> np.ndarray:
+    """B (D, k), entry by entry."""
+    out = np.zeros((basis.size, k), np.int64)
+    for i, (block, where) in enumerate(zip(basis.blocks, positions(basis, k), strict=True)):
+        out[block.start : block.start + block.rows, where] = entries(basis.seed, i, block, 0, len(where), like=LIKE)
+    return out
+
+
+def word(counter: tuple[int, int, int, int], index: int, seed: int) -> int:
+    return int(philox4x32(tuple(np.array([c]) for c in counter), seed)[index][0])
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (31, 5), (32, 1), (127, 2), (128, 2), (299, 7)])
+def test_sign_entries_are_single_bits(row, column):
+    value = entries(9, 3, Block(0, 300, Kind.SIGN), column, column + 1, like=LIKE)[row, 0]
+    bit = word((row // 128, column, 3, 1), row // 32 % 4, 9) >> row % 32 & 1
+    assert value == 1 - 2 * bit
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (3, 5), (4, 1), (299, 7)])
+def test_popcount_entries_count_bits(row, column):
+    value = entries(9, 3, Block(0, 300, Kind.POPCOUNT), column, column + 1, like=LIKE)[row, 0]
+    assert value == word((row // 4, column, 3, 2), row % 4, 9).bit_count() - 16
+
+
+@pytest.mark.parametrize("rows", [1, 64, 256, 300])
+def test_hadamard_columns_are_signs_and_orthogonal_where_rows_are_a_power_of_two(rows):
+    b = entries(9, 3, Block(0, rows, Kind.HADAMARD), 0, rows, like=LIKE)
+    assert set(np.unique(b)) <= {-1, 1}
+    if rows & rows - 1 == 0:
+        assert (b.T @ b == rows * np.eye(rows)).all()
+    assert np.linalg.matrix_rank(b) == rows
+
+
+def test_walsh_hadamard_is_sylvesters_matrix():
+    h = np.ones((1, 1))
+    for _ in range(5):
+        h = np.kron(h, [[1, 1], [1, -1]])
+    x = np.arange(32.0) ** 2
+    assert (walsh_hadamard(x) == h @ x).all()
+
+
+@kinds
+def test_entries_have_the_stated_mean_and_norm(kind):
+    block = Block(0, 4000, kind)
+    b = entries(1, 0, block, 0, 20, like=LIKE)
+    norms = np.sqrt((b.astype(float) ** 2).sum(0))
+    assert norms == pytest.approx(column_norm(block), rel=0.08)
+    if kind != Kind.IDENTITY:
+        assert abs(b.mean()) < 5 * b.std() / np.sqrt(b.size)
+
+
+@kinds
+@pytest.mark.parametrize("k", [0, 1, 100, 400, sum(SIZES)])
+@pytest.mark.parametrize("rows", [1 << 20, 100])
+def test_products_equal_the_explicit_matrix(kind, k, rows):
+    basis, rng = block_basis(SIZES, kind, 7, rows=rows), np.random.default_rng(k)
+    b = matrix(basis, k)
+    alpha, gradient = rng.integers(-1000, 1000, k).astype(float), rng.integers(-1000, 1000, basis.size).astype(float)
+    assert (expand(basis, alpha) == b @ alpha).all()
+    assert (expand_transposed(basis, gradient, k) == b.T @ gradient).all()
+
+
+@kinds
+@given(st.integers(1, 680), st.integers(0, 2**64 - 1), st.integers(1, 5000))
+def test_integers_are_exact_in_any_library_and_chunk(kind, k, seed, chunk):
+    basis = block_basis(SIZES, kind, seed, rows=200)
+    alpha = np.random.default_rng(k).integers(-(2**20), 2**20, k).astype(float)
+    expected = expand(basis, alpha)
+    assert (expected == np.rint(expected)).all()
+    assert (expand(basis, alpha, chunk=chunk) == expected).all()
+    assert (expand(basis, torch.from_numpy(alpha), chunk=chunk).numpy() == expected).all()
+    back = expand_transposed(basis, expected, k)
+    assert (expand_transposed(basis, torch.from_numpy(expected), k, chunk=chunk).numpy() == back).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@kinds
+def test_integers_are_exact_on_a_gpu(kind):
+    basis, alpha = block_basis(SIZES, kind, 7), np.random.default_rng(0).integers(-(2**20), 2**20, 500).astype(float)
+    assert (expand(basis, torch.from_numpy(alpha).cuda()).cpu().numpy() == expand(basis, alpha)).all()
+
+
+@kinds
+@pytest.mark.parametrize("make", [block_basis, dense_basis])
+def test_more_coefficients_leave_the_earlier_columns_alone(kind, make):
+    basis = make(SIZES, kind, 3)
+    whole = matrix(basis, basis.size)
+    for k in (1, 50, 333, 600):
+        assert (matrix(basis, k) == whole[:, :k]).all()
+
+
+def test_blocks_tile_the_parameters_and_keep_small_tensors_whole():
+    basis = block_basis([100, 64, 65, 300], Kind.SIGN, 0, rows=128)
+    assert [(b.start, b.rows, b.kind.name) for b in basis.blocks] == [
+        (0, 100, "SIGN"),
+        (100, 64, "IDENTITY"),
+        (164, 65, "SIGN"),
+        (229, 128, "SIGN"),
+        (357, 128, "SIGN"),
+        (485, 44, "SIGN"),
+    ]
+    assert dense_basis([100, 64], Kind.SIGN, 0).blocks == (Block(0, 164, Kind.SIGN),)
+
+
+def test_whole_tensors_come_first_and_the_others_get_equal_shares():
+    basis = block_basis([400, 50, 800], Kind.SIGN, 0)
+    assert [len(where) for where in positions(basis, 50)] == [0, 50, 0]
+    assert [len(where) for where in positions(basis, 50 + 600)] == [200, 50, 400]
+
+
+def test_seeds_and_blocks_differ():
+    block = Block(0, 256, Kind.SIGN)
+    draws = [entries(s, i, block, c, c + 1, like=LIKE).tobytes() for s in (0, 1, 2**32) for i in (0, 1) for c in (0, 1)]
+    assert len(set(draws)) == len(draws)
+
+
+@pytest.mark.parametrize("k", [-1, sum(SIZES) + 1])
+def test_impossible_numbers_of_coefficients_are_refused(k):
+    with pytest.raises(ValueError, match="not between"):
+        positions(block_basis(SIZES, Kind.SIGN, 0), k)

@@ -1,0 +1,128 @@
+"""The container: literal bytes, round trips, and a refusal for everything else."""
+
+import zlib
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prancimg import bitstream
+from prancimg.bitstream import SIGNATURE, Header, read, read_varint, step_size, varint, write
+from prancimg.errors import PrancImgError
+
+HEADER = Header(768, 512, 0, 6, 2, 7, 3, 20, 80, steps=(50, 51, 52, 53, 54, 55), scales=(10, 11, 12, 13, 14, 15))
+
+
+def fixed(body: bytes) -> bytes:
+    """A segment with its checksum."""
+    return body + zlib.crc32(body).to_bytes(4, "little")
+
+
+def test_a_file_byte_by_byte():
+    assert write([(1, b"head"), (2, b"")]) == (
+        b"\x8bPRC\r\n\x1a\n"  # signature
+        b"\x01"  # version
+        + fixed(b"\x01\x04head")  # kind, length, payload, checksum
+        + fixed(b"\x02\x00")
+    )
+
+
+def test_a_header_byte_by_byte():
+    assert HEADER.pack().hex(" ") == (
+        "80 06 80 04 00 06 02 07 03 14 50 "  # 768, 512, prior, hidden, layers, seed, kind, rows, k
+        "32 33 34 35 36 37 "  # steps
+        "0a 0b 0c 0d 0e 0f"  # scales
+    )
+    assert Header.unpack(HEADER.pack()) == HEADER
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_varints_round_trip(number):
+    assert read_varint(b"x" + varint(number), 1) == (number, 1 + len(varint(number)))
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80", b"\xff" * 10, b"\xff" * 9 + b"\x7f"])
+def test_bad_varints_are_refused(data):
+    with pytest.raises(PrancImgError):
+        read_varint(data, 0)
+
+
+def test_steps_grow_by_eighths_of_an_octave():
+    assert [step_size(code) for code in range(18)] == [*range(8, 16), *range(16, 32, 2), 32, 36]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 0}, "width 0"),
+        ({"height": 2**20 + 1}, "height"),
+        ({"hidden": 0}, "hidden"),
+        ({"hidden": 513}, "hidden"),
+        ({"layers": 17}, "layers"),
+        ({"kind": 4}, "kind"),
+        ({"rows": 21}, "block size"),
+        ({"k": 82}, "coefficients"),
+        ({"steps": (160, 0, 0, 0, 0, 0)}, "step"),
+        ({"scales": (0, 0, 0, 0, 0, 100)}, "scale"),
+        ({"steps": (1, 2)}, "wrong length"),
+        ({"width": 2**20, "height": 2**20}, "rendering work"),
+        ({"hidden": 500, "layers": 5, "k": 10**6, "steps": (0,) * 12, "scales": (0,) * 12}, "basis work"),
+    ],
+)
+def test_headers_beyond_the_caps_are_refused(change, message):
+    with pytest.raises(PrancImgError, match=message):
+        Header.unpack(replace(HEADER, **change).pack())
+
+
+def test_segments_round_trip_and_unknown_optional_ones_are_kept():
+    data = write([(1, b"head"), (2, b"weights"), (200, b"extra")])
+    assert read(data) == {1: b"head", 2: b"weights", 200: b"extra"}
+
+
+GOOD = write([(1, b"head"), (2, b"weights")])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "empty"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(30), "not a .prc file"),
+        (SIGNATURE[:5], "ends within its signature"),
+        (SIGNATURE, "ends within its signature"),
+        (SIGNATURE + b"\x02", "version 2"),
+        (GOOD[:-1], "cut short"),
+        (GOOD[:9], "header segment is missing"),
+        (write([(1, b"head")]), "weights segment is missing"),
+        (write([(1, b""), (1, b""), (2, b"")]), "more than one header"),
+        (write([(1, b""), (2, b""), (99, b"")]), "feature 99"),
+        (GOOD + b"\x00", "cut short"),
+        (GOOD.replace(b"\r\n", b"\n"), "not a .prc file"),
+    ],
+)
+def test_other_bytes_are_refused_with_a_reason(data, message):
+    with pytest.raises(PrancImgError, match=message):
+        read(data)
+
+
+@given(st.integers(9 * 8, len(GOOD) * 8 - 1))
+def test_every_flipped_bit_is_noticed(bit):
+    data = bytearray(GOOD)
+    data[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(PrancImgError):
+        read(bytes(data))
+
+
+@given(st.integers(0, len(GOOD) - 1))
+def test_every_truncation_is_noticed(length):
+    with pytest.raises(PrancImgError):
+        read(GOOD[:length])
+
+
+@given(st.binary(max_size=100))
+def test_any_header_parses_or_is_refused(data):
+    try:
+        header = Header.unpack(data)
+    except PrancImgError:
+        return
+    assert header.width * header.height * header.size <= bitstream.MAX_WORK

@@ -1,0 +1,218 @@
+"""The command as a user types it, each in a process of its own."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import termios
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import prancimg
+from prancimg.cli import main
+
+
+def run(*arguments, input=None, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "prancimg", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, input=input, **options)
+
+
+def one_line(done: subprocess.CompletedProcess) -> str:
+    """The only line on stderr of a failed command."""
+    text = done.stderr.decode()
+    assert done.returncode == 1 and text.startswith("prancimg: ") and text.count("\n") == 1, text
+    return text
+
+
+def pixels(path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, photo):
+    folder = tmp_path_factory.mktemp("a folder, with spaces")
+    Image.fromarray(photo).save(folder / "phöto.png")
+    done = run("encode", "phöto.png", "phöto.prc", "--bpp", "0.5", "-e1", "--seed", "0", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_encoding_writes_a_file_at_the_rate_and_one_line(folder, photo):
+    done = run("encode", "phöto.png", "again.prc", "--bpp", "0.5", "-e1", "--seed", "0", cwd=folder)
+    data = (folder / "again.prc").read_bytes()
+    assert data == (folder / "phöto.prc").read_bytes()
+    assert 0.97 * 768 <= len(data) <= 768
+    assert done.stdout == b"" and f"{len(data)} bytes" in done.stderr.decode()
+
+
+def test_a_fresh_process_decodes_what_the_library_decodes(folder):
+    (folder / "copy.prc").write_bytes((folder / "phöto.prc").read_bytes())
+    done = run("decode", "copy.prc", cwd=folder)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert np.array_equal(pixels(folder / "copy.png"), prancimg.decode(folder / "phöto.prc"))
+
+
+def test_pipes_carry_everything(folder):
+    options = ("--bpp", "0.5", "-e1", "--seed", "0", "--quiet")
+    encoded = run("encode", "-", "-", *options, input=(folder / "phöto.png").read_bytes())
+    assert encoded.stderr == b"" and encoded.stdout == (folder / "phöto.prc").read_bytes()
+    decoded = run("decode", "-", input=encoded.stdout)
+    assert decoded.stdout[:4] == b"\x89PNG"
+    facts = run("info", "-", "--json", input=encoded.stdout)
+    assert json.loads(facts.stdout) == prancimg.info(encoded.stdout)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "webp", "tiff", "ppm", "bmp"])
+def test_the_ending_chooses_the_format(folder, ending):
+    assert run("decode", "phöto.prc", f"out.{ending}", cwd=folder).returncode == 0
+    assert pixels(folder / f"out.{ending}").shape == (96, 128, 3)
+
+
+def test_info_prints_a_table(folder):
+    lines = run("info", "phöto.prc", cwd=folder).stdout.decode().splitlines()
+    assert "width        128" in lines and any(line.startswith("bpp          0.4") for line in lines)
+
+
+def test_version_and_help():
+    assert run("-V").stdout.decode().strip() == f"prancimg {prancimg.__version__}"
+    for command in ([], ["encode"], ["decode"], ["info"]):
+        done = run(*command, "--help")
+        assert done.returncode == 0 and b"usage: prancimg" in done.stdout
+
+
+def test_an_output_that_cannot_be_written_is_noticed_before_the_work(folder):
+    began = time.perf_counter()
+    one_line(run("encode", "phöto.png", "no/such/folder/x.prc", "-e9", cwd=folder))
+    assert time.perf_counter() - began < 10
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("frobnicate",),
+        ("encode", "only-one"),
+        ("encode", "a", "b", "--bpp", "0"),
+        ("encode", "a", "b", "--bpp", "much"),
+        ("encode", "a", "b", "--bpp", "nan"),
+        ("encode", "a", "b", "--bpp", "1", "--size", "9"),
+        ("encode", "a", "b", "-q", "101"),
+        ("encode", "a", "b", "-e", "10"),
+        ("encode", "a", "b", "-m", "jpeg"),
+        ("encode", "a", "b", "--device", "tpu"),
+        ("encode", "a", "b", "--seed", "-1"),
+        ("encode", "a", "b", "--qual", "5"),
+        ("decode", "a", "b", "c"),
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments):
+    done = run(*arguments)
+    assert done.returncode == 2 and b"usage: prancimg" in done.stderr and b"Traceback" not in done.stderr
+
+
+def test_failures_are_one_line_and_exit_with_1(folder):
+    (folder / "broken.prc").write_bytes((folder / "phöto.prc").read_bytes()[:100])
+    (folder / "text.png").write_text("hello")
+    (folder / "empty.png").write_bytes(b"")
+    damaged = bytearray((folder / "phöto.prc").read_bytes())
+    damaged[-20] ^= 1
+    (folder / "damaged.prc").write_bytes(damaged)
+    for arguments, message in [
+        (("encode", "none.png", "x.prc"), "none.png: No such file"),
+        (("encode", "text.png", "x.prc"), "text.png: not an image"),
+        (("encode", "empty.png", "x.prc"), "empty.png: not an image"),
+        (("encode", ".", "x.prc"), "Is a directory"),
+        (("encode", "phöto.png", "no/such/folder/x.prc", "--size", "300"), "no/such/folder"),
+        (("encode", "phöto.png", "x.prc", "--size", "3"), "lowest possible is"),
+        (("encode", "phöto.png", "x.prc", "--bpp", "0.001"), "lowest possible is"),
+        (("decode", "none.prc"), "none.prc: No such file"),
+        (("decode", "text.png", "x.png"), "text.png: not a .prc file"),
+        (("decode", "broken.prc"), "broken.prc: the file is cut short"),
+        (("decode", "damaged.prc"), "damaged.prc: wrong checksum"),
+        (("decode", "phöto.prc", "x.xyz"), "'.xyz'"),
+        (("decode", "phöto.prc", "x"), "no image format"),
+        (("decode", "phöto.prc", "x.png", "--max-pixels", "10"), "limit of 10"),
+        (("info", "empty.png"), "the file is empty"),
+    ]:
+        assert message in one_line(run(*arguments, cwd=folder)), arguments
+    assert not (folder / "x.prc").exists() and not (folder / "x.png").exists()
+    assert not list(folder.glob(".*")), "a temporary file was left behind"
+
+
+def test_a_failed_command_keeps_the_existing_output(folder):
+    (folder / "kept.prc").write_bytes(b"precious")
+    one_line(run("encode", "phöto.png", "kept.prc", "--size", "3", cwd=folder))
+    assert (folder / "kept.prc").read_bytes() == b"precious"
+
+
+def test_a_link_stays_a_link_and_permissions_stay(folder):
+    (folder / "target.png").write_bytes(b"old")
+    (folder / "target.png").chmod(0o640)
+    (folder / "link.png").symlink_to("target.png")
+    assert run("decode", "phöto.prc", "link.png", cwd=folder).returncode == 0
+    assert (folder / "link.png").is_symlink() and (folder / "target.png").stat().st_mode & 0o777 == 0o640
+    assert pixels(folder / "target.png").shape == (96, 128, 3)
+
+
+def test_devices_are_written_to(folder):
+    assert run("decode", "phöto.prc", "/dev/null", cwd=folder).returncode == 1  # no ending, no format
+    (folder / "null.png").symlink_to("/dev/null")
+    assert run("decode", "phöto.prc", "null.png", cwd=folder).returncode == 0
+    assert os.path.realpath(folder / "null.png") == "/dev/null"
+
+
+def test_a_closed_pipe_is_no_drama(folder):
+    command = f'"{sys.executable}" -m prancimg decode "phöto.prc" - | head -c 1 >/dev/null'
+    done = subprocess.run(command, shell=True, cwd=folder, capture_output=True)
+    assert done.stderr == b""
+
+
+def test_the_terminal_sees_progress_and_no_binary(folder):
+    def in_terminal(*arguments):
+        """Run with stdout and stderr on a terminal; return exit status and what it showed."""
+        primary, secondary = pty.openpty()
+        termios.tcsetwinsize(secondary, (24, 80))
+        command = [sys.executable, "-m", "prancimg", *arguments]
+        process = subprocess.Popen(command, stdout=secondary, stderr=secondary, stdin=subprocess.DEVNULL, cwd=folder)
+        os.close(secondary)
+        shown = b""
+        while True:
+            try:
+                part = os.read(primary, 4096)
+            except OSError:  # the other side closed
+                break
+            if not part:
+                break
+            shown += part
+        os.close(primary)
+        return process.wait(), shown
+
+    status, shown = in_terminal("encode", "phöto.png", "bar.prc", "--size", "300", "-e1")
+    assert status == 0 and b"encoding:" in shown and b"%|" in shown
+    status, shown = in_terminal("decode", "phöto.prc", "-")
+    assert status == 1 and b"terminal" in shown and b"PNG" not in shown
+    status, shown = in_terminal("encode", "phöto.png", "bar.prc", "--size", "300", "-e1", "--quiet")
+    assert (status, shown) == (0, b"")
+
+
+def test_defects_are_told_in_one_line(monkeypatch, capsys, folder):
+    def fail(*_, **__):
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr(prancimg, "info", fail)
+    assert main(["info", str(folder / "phöto.prc")]) == 1
+    assert capsys.readouterr().err == "prancimg: internal error, please report it: RuntimeError: two lines\n"
+
+
+def test_an_interrupt_ends_quietly(monkeypatch, capsys, folder):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prancimg, "encode", interrupt)
+    assert main(["encode", str(folder / "phöto.png"), str(folder / "new.prc")]) == 130
+    assert capsys.readouterr().err == "prancimg: interrupted\n" and not (folder / "new.prc").exists()

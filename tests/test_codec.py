@@ -1,0 +1,205 @@
+"""The library's front door: what goes in, what comes out, what is promised about the rate."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import prancimg
+from prancimg import PrancImgError
+from prancimg.codec import load_image
+
+
+def encode(image, **options):
+    return prancimg.encode(image, **{"effort": 1, "seed": 0, **options})
+
+
+def psnr(a, b) -> float:
+    return 10 * np.log10(255**2 / np.square(np.asarray(a, float) - np.asarray(b, float)).mean())
+
+
+@pytest.fixture(scope="module")
+def file(photo) -> bytes:
+    return encode(photo, bpp=0.5)
+
+
+def test_a_photo_comes_back_faithfully(photo, file):
+    picture = prancimg.decode(file)
+    assert picture.mode == "RGB" and picture.size == (128, 96)
+    assert psnr(picture, photo) > psnr(photo.mean((0, 1)), photo) + 5
+
+
+@pytest.mark.parametrize("options", [{"bpp": 0.3}, {"bpp": 1.0}, {"size": 500}])
+def test_the_rate_promised_is_kept(photo, options):
+    data = encode(photo, **options)
+    most = options.get("size") or int(options["bpp"] * photo.shape[0] * photo.shape[1] / 8)
+    assert 0.97 * most <= len(data) <= most
+
+
+def test_the_same_call_gives_the_same_bytes(photo, file):
+    assert encode(photo, bpp=0.5) == file
+    assert encode(photo, bpp=0.5, seed=1) != file
+
+
+def test_a_psnr_is_reached(photo):
+    small = photo[::3, ::3]
+    data = encode(small, psnr=18)
+    assert psnr(prancimg.decode(data), small) >= 18
+    assert len(data) < len(encode(small, psnr=24))
+
+
+def test_quality_grows_with_the_quality_asked_for(photo):
+    small = photo[::3, ::3]
+    low, high = encode(small, quality=0), encode(small, quality=50)
+    assert len(low) < len(high) and psnr(prancimg.decode(low), small) < psnr(prancimg.decode(high), small)
+
+
+def test_bytes_and_paths_are_the_same_to_decode_and_info(file, tmp_path):
+    path = tmp_path / "a.prc"
+    path.write_bytes(file)
+    assert np.array_equal(prancimg.decode(path), prancimg.decode(file))
+    assert prancimg.info(str(path)) == prancimg.info(memoryview(file))
+
+
+def test_info_tells_what_is_in_the_file(file):
+    facts = prancimg.info(file)
+    assert (facts["width"], facts["height"], facts["bytes"]) == (128, 96, len(file))
+    assert facts["bpp"] == pytest.approx(8 * len(file) / (128 * 96))
+    assert facts["coefficients"] <= facts["parameters"]
+    assert sum(facts["segments"].values()) < len(file)
+    json.dumps(facts)
+
+
+def test_progress_rises_to_one(photo):
+    seen = []
+    encode(photo, bpp=0.3, progress=seen.append)
+    assert seen == sorted(seen) and seen[-1] == pytest.approx(1)
+
+
+def as_png(image: Image.Image) -> io.BytesIO:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    buffer.seek(0)
+    return buffer
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK", "I;16", "LA", "RGBA"])
+def test_pillow_modes_become_rgb(mode):
+    image = Image.new("RGB", (4, 3), (10, 200, 60)).convert("L" if mode == "I;16" else mode)
+    assert load_image(image).shape == (3, 4, 3)
+
+
+def test_transparency_is_flattened_onto_white():
+    pixels = np.array([[[9, 8, 7, 255], [9, 8, 7, 0]]], np.uint8)
+    for image in (pixels, Image.fromarray(pixels), as_png(Image.fromarray(pixels))):
+        assert load_image(image).tolist() == [[[9, 8, 7], [255, 255, 255]]]
+
+
+def test_exif_orientation_is_applied():
+    image = Image.new("RGB", (4, 2))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", exif=exif)
+    buffer.seek(0)
+    assert load_image(buffer).shape == (4, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((0, 5, 3), np.uint8), "shape"),
+        (np.zeros((5, 5, 2), np.uint8), "shape"),
+        (np.zeros((5, 5, 3)), "float64"),
+        (io.BytesIO(b"not an image"), "not an image"),
+        (io.BytesIO(b""), "not an image"),
+    ],
+)
+def test_what_is_not_a_picture_is_refused(image, message):
+    with pytest.raises(PrancImgError, match=message):
+        load_image(image)
+
+
+def test_a_broken_image_is_refused(photo):
+    broken = as_png(Image.fromarray(photo)).getvalue()[:2000]
+    with pytest.raises(PrancImgError, match="broken"):
+        load_image(io.BytesIO(broken))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bpp": 0.1, "size": 100}, "only one of bpp and size"),
+        ({"bpp": 0}, "bpp 0"),
+        ({"bpp": float("nan")}, "bpp nan"),
+        ({"quality": 101}, "quality 101"),
+        ({"psnr": -3}, "psnr -3"),
+        ({"effort": 0}, "effort 0"),
+        ({"effort": 10}, "effort 10"),
+        ({"model": "jpeg"}, "jpeg"),
+        ({"seed": -1}, "seed -1"),
+        ({"device": "tpu"}, "tpu"),
+        ({"size": 20}, "lowest possible is"),
+        ({"psnr": 99}, "out of reach"),
+    ],
+)
+def test_impossible_wishes_are_refused(options, message):
+    with pytest.raises(PrancImgError, match=message):
+        encode(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8), **options)
+
+
+def test_the_lowest_rate_named_is_possible():
+    image = np.zeros((1, 1, 3), np.uint8)
+    with pytest.raises(PrancImgError, match="lowest possible is") as caught:
+        encode(image, bpp=1)
+    lowest = int(str(caught.value).split("lowest possible is ")[1].split()[0])
+    assert len(encode(image, size=lowest)) <= lowest
+    with pytest.raises(PrancImgError):
+        encode(image, size=lowest - 1)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (33, 1), (7, 5)])
+def test_tiny_pictures_of_any_shape(shape):
+    image = np.full((*shape, 3), 77, np.uint8)
+    picture = np.asarray(prancimg.decode(encode(image, size=120)))
+    assert picture.shape == image.shape and np.abs(picture.astype(int) - 77).max() < 40
+
+
+def test_a_flat_picture_takes_few_bytes():
+    image = np.full((64, 64, 3), 128, np.uint8)
+    data = encode(image, bpp=4)
+    assert psnr(prancimg.decode(data), image) > 40
+
+
+@pytest.mark.parametrize("cut", [0, 5, 8, 20, 60, -1])
+def test_truncated_files_are_refused(file, cut):
+    with pytest.raises(PrancImgError):
+        prancimg.decode(file[:cut])
+
+
+def test_flipped_bits_are_refused(file):
+    for at in range(0, len(file), 37):
+        data = bytearray(file)
+        data[at] ^= 16
+        with pytest.raises(PrancImgError):
+            prancimg.decode(bytes(data))
+
+
+def test_pictures_larger_than_the_limit_are_refused(file):
+    with pytest.raises(PrancImgError, match="limit of 100"):
+        prancimg.decode(file, max_pixels=100)
+
+
+@pytest.mark.skipif(__import__("torch").cuda.is_available(), reason="a CUDA device is here")
+def test_a_missing_gpu_is_said(photo):
+    with pytest.raises(PrancImgError, match="no CUDA device"):
+        encode(photo, bpp=0.3, device="cuda")
+
+
+def test_missing_files_raise_os_errors(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        prancimg.decode(tmp_path / "none.prc")
+    with pytest.raises(FileNotFoundError):
+        encode(tmp_path / "none.png")

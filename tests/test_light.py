@@ -1,0 +1,47 @@
+"""Importing, info and decoding never load torch; the check itself can fail."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import prancimg
+
+LOADED = "import sys; print('torch' in sys.modules)"
+
+
+def torch_loaded(code: str) -> bool:
+    done = subprocess.run([sys.executable, "-c", f"{code}\n{LOADED}"], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1] == "True"
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("light") / "a.prc"
+    path.write_bytes(prancimg.encode(np.full((8, 8, 3), 90, np.uint8), size=200, effort=1))
+    return path
+
+
+def test_import_is_light():
+    assert not torch_loaded("import prancimg, prancimg.cli")
+
+
+def test_info_is_light(file):
+    assert not torch_loaded(f"import prancimg; prancimg.info({str(file)!r})")
+    assert not torch_loaded(f"from prancimg.cli import main; assert main(['info', {str(file)!r}]) == 0")
+
+
+def test_decoding_is_light(file):
+    assert not torch_loaded(f"import prancimg; prancimg.decode({str(file)!r})")
+
+
+def test_this_check_can_fail():
+    assert torch_loaded("import prancimg.encoder")
+
+
+@pytest.mark.parametrize("module", ["arrays", "philox", "basis", "siren", "coder", "bitstream", "prior", "decoder"])
+def test_the_core_imports_neither_the_encoder_nor_the_front_door(module):
+    upper = "{'prancimg.' + name for name in ('encoder', 'fit', 'cli')}"
+    code = f"import sys; import prancimg.{module}; assert not {upper} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

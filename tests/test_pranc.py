@@ -1,0 +1,159 @@
+"""PRANC on a module with every common kind of layer, against the explicit matrix in float64."""
+
+import io
+
+import pytest
+import torch
+from test_basis import matrix
+from torch import nn
+
+from prancimg.pranc import Pranc
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.GELU(), nn.Flatten(), nn.Linear(96, 20), nn.LayerNorm(20)]
+    return nn.Sequential(*layers, nn.Linear(20, 4)).double()
+
+
+def batch() -> torch.Tensor:
+    return torch.randn(5, 3, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def loss_of(output: torch.Tensor) -> torch.Tensor:
+    return (output - torch.arange(4)).square().mean()
+
+
+cases = pytest.mark.parametrize(
+    ("basis", "structure"),
+    [(b, s) for b in ("sign", "popcount", "hadamard", "identity") for s in ("tensor", "dense")],
+)
+
+
+@cases
+def test_output_and_gradient_equal_the_explicit_matrix(basis, structure):
+    model = Pranc(network(), k=300, seed=5, basis=basis, structure=structure)
+    explicit = torch.from_numpy(matrix(model.basis, 300)).double()
+    alpha = 0.1 * torch.randn(300, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    with torch.no_grad():
+        model.alpha.copy_(alpha)
+    loss = loss_of(model(batch()))
+    loss.backward()
+
+    plain = network()
+    reference = alpha.clone().requires_grad_()
+    theta = model.theta0 + model.scale * (explicit @ reference)
+    shapes = {name: p.shape for name, p in plain.named_parameters()}
+    parts = theta.split([shape.numel() for shape in shapes.values()])
+    weights = {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+    expected = loss_of(torch.func.functional_call(plain, weights, batch()))
+    expected.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(model.alpha.grad, reference.grad, rtol=1e-9, atol=1e-12)
+
+
+@cases
+def test_the_gradient_is_that_of_finite_differences(basis, structure):
+    model = Pranc(network().eval(), k=40, seed=5, basis=basis, structure=structure)
+    loss_of(model(batch())).backward()
+    for i in (0, 17, 39):
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                model.alpha.zero_()[i] = sign * 1e-6
+                values.append(loss_of(model(batch())).item())
+        assert model.alpha.grad[i].item() == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-5, abs=1e-8)
+
+
+def test_only_the_coefficients_and_the_excluded_parameters_train():
+    model = Pranc(network(), k=100, exclude=["1.weight", "1.bias"])
+    assert {name: tuple(p.shape) for name, p in model.named_parameters()} == {
+        "alpha": (100,),
+        "module.1.weight": (6,),
+        "module.1.bias": (6,),
+    }
+
+
+def test_training_lowers_the_loss():
+    model = Pranc(network(), k=100, seed=1)
+    optimizer = torch.optim.Adam(model.parameters(), 0.1)
+    losses = []
+    for _ in range(60):
+        loss = loss_of(model(batch()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_more_coefficients_start_from_the_same_weights():
+    short, long = Pranc(network(), k=100, seed=4), Pranc(network(), k=250, seed=4)
+    alpha = torch.randn(100, dtype=torch.float64)
+    with torch.no_grad():
+        short.alpha.copy_(alpha)
+        long.alpha[:100] = alpha
+    for name, weight in short.weights().items():
+        torch.testing.assert_close(weight, long.weights()[name], rtol=1e-12, atol=1e-14)
+
+
+def test_the_state_is_small_and_restores_every_bit():
+    model = Pranc(network(), k=30, seed=6, exclude=["6.bias"])
+    with torch.no_grad():
+        model.alpha.normal_()
+    model(batch())  # moves the running statistics
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    assert sum(v.numel() for v in state.values() if isinstance(v, torch.Tensor)) == 30 + 4 + 6 + 6 + 1
+    again = Pranc(network(), k=30, seed=6, exclude=["6.bias"])
+    again.load_state_dict(state)
+    assert torch.equal(again.eval()(batch()), model.eval()(batch()))
+
+
+def test_coefficients_of_another_seed_are_refused():
+    state = Pranc(network(), k=30, seed=6).state_dict()
+    with pytest.raises(ValueError, match="seed=6"):
+        Pranc(network(), k=30, seed=7).load_state_dict(state)
+
+
+def test_the_start_does_not_depend_on_torchs_generator():
+    first = Pranc(network(), k=10, seed=3).weights()
+    torch.manual_seed(99)
+    second = Pranc(nn.Sequential(*[type(m)(*a) for m, a in _layers()]).double(), k=10, seed=3).weights()
+    assert all(torch.equal(a, b) for a, b in zip(first.values(), second.values(), strict=True))
+    assert first["1.weight"].tolist() == [1.0] * 6 and first["1.bias"].tolist() == [0.0] * 6
+
+
+def _layers():
+    net = network()
+    arguments = [(3, 6, 3), (6,), (), (), (96, 20), (20,), (20, 4)]
+    return zip(net, arguments, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": 0}, "k = 0"),
+        ({"k": 10**6}, "k = 1000000"),
+        ({"k": 5, "basis": "gaussian"}, "gaussian"),
+        ({"k": 5, "structure": "layer"}, "layer"),
+        ({"k": 5, "exclude": ["7.weight"]}, "7.weight"),
+        ({"k": 5, "seed": -1}, "seed"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Pranc(network(), **options)
+
+
+def test_shared_parameters_are_refused():
+    with pytest.raises(ValueError, match="shares"):
+        Pranc(_tied(), k=5)
+
+
+def _tied() -> nn.Module:
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    net[1].weight = net[0].weight
+    return net
