@@ -11,7 +11,7 @@ PRANC: Nooralinejad et al., "PRANC: Pseudo RAndom Networks for Compacting deep m
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -21,6 +21,8 @@ import numpy as np
 from prancimg.arrays import Array, arange, cast, convert, namespace, zeros
 from prancimg.philox import philox4x32
 
+WHOLE = 64
+"""Tensors of at most so many entries get an identity block."""
 CHUNK = 1 << 20
 """Entries of B generated at a time."""
 
@@ -61,18 +63,18 @@ class Basis:
         return sum(block.rows for block in self.blocks)
 
 
-def block_basis(sizes: Sequence[int], kind: Kind, seed: int, *, whole: int = 64, rows: int = 1 << 20) -> Basis:
-    """Blocks per tensor: tensors of at most ``whole`` entries keep every entry, larger ones are cut into blocks of
-    at most ``rows`` rows of ``kind``."""
-    blocks: list[Block] = []
-    start = 0
-    for size in sizes:
-        if size <= whole:
-            blocks.append(Block(start, size, Kind.IDENTITY))
-        else:
-            blocks += [Block(start + i, min(rows, size - i), kind) for i in range(0, size, rows)]
-        start += size
-    return Basis(seed, tuple(blocks))
+Product = Callable[[int, int, Block, Array], Array]
+
+
+def tensor_block(start: int, size: int, kind: Kind) -> Block:
+    """The block of one tensor: small tensors keep every entry."""
+    return Block(start, size, Kind.IDENTITY if size <= WHOLE else kind)
+
+
+def block_basis(sizes: Sequence[int], kind: Kind, seed: int) -> Basis:
+    """A block for each tensor."""
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return Basis(seed, tuple(tensor_block(start, size, kind) for start, size in zip(starts, sizes, strict=True)))
 
 
 def dense_basis(sizes: Sequence[int], kind: Kind, seed: int) -> Basis:
@@ -105,43 +107,47 @@ def positions(basis: Basis, k: int) -> tuple[np.ndarray, ...]:
     return tuple(np.flatnonzero(owner[order] == i) for i in range(len(ranks)))
 
 
-def expand(basis: Basis, alpha: Array, *, chunk: int = CHUNK) -> Array:
-    """B @ alpha: coefficients (k,) to parameter offsets (D,), in alpha's dtype, never holding more than ``chunk``
-    entries (or one column) of B."""
-    parts = []
-    for i, (block, where) in enumerate(zip(basis.blocks, positions(basis, len(alpha)), strict=True)):
-        a = alpha[convert(where, alpha)]
-        out = zeros(block.rows, alpha)
-        if block.kind == Kind.IDENTITY:
-            out[: len(a)] = a
-        elif block.kind == Kind.HADAMARD:
-            signs, rows, columns = (convert(part, alpha) for part in _hadamard_parts(basis.seed, i, block.rows))
-            padded = zeros(len(columns), alpha)
-            padded[columns[: len(a)]] = a
-            out = walsh_hadamard(padded)[rows] * cast(signs, alpha)
-        else:
-            for c0, c1 in _column_chunks(block.rows, len(a), chunk):
-                out += cast(entries(basis.seed, i, block, c0, c1, like=alpha), alpha) @ a[c0:c1]
-        parts.append(out)
+def expand(basis: Basis, alpha: Array, product: Product | None = None) -> Array:
+    """B @ alpha: coefficients (k,) to parameter offsets (D,), in alpha's dtype; ``product`` is :func:`expand_block`."""
+    product = product or expand_block
+    parts = [
+        product(basis.seed, i, block, alpha[convert(where, alpha)])
+        for i, (block, where) in enumerate(zip(basis.blocks, positions(basis, len(alpha)), strict=True))
+    ]
     return namespace(alpha).concatenate(parts)
 
 
-def expand_transposed(basis: Basis, gradient: Array, k: int, *, chunk: int = CHUNK) -> Array:
-    """B.T @ gradient: a gradient in the parameters (D,) to one in the coefficients (k,)."""
-    out = zeros(k, gradient)
-    for i, (block, where) in enumerate(zip(basis.blocks, positions(basis, k), strict=True)):
-        g = gradient[block.start : block.start + block.rows]
-        place = convert(where, gradient)
-        if block.kind == Kind.IDENTITY:
-            out[place] = g[: len(where)]
-        elif block.kind == Kind.HADAMARD:
-            signs, rows, columns = (convert(part, gradient) for part in _hadamard_parts(basis.seed, i, block.rows))
-            padded = zeros(len(columns), gradient)
-            padded[rows] = g * cast(signs, gradient)
-            out[place] = walsh_hadamard(padded)[columns[: len(where)]]
-        else:
-            for c0, c1 in _column_chunks(block.rows, len(where), chunk):
-                out[place[c0:c1]] = g @ cast(entries(basis.seed, i, block, c0, c1, like=gradient), gradient)
+def expand_block(seed: int, index: int, block: Block, a: Array, chunk: int = CHUNK) -> Array:
+    """The first len(a) columns of block number ``index``, times ``a``: (rows,) in a's dtype.
+
+    Never holds more than ``chunk`` entries of B (or one column).
+    """
+    out = zeros(block.rows, a)
+    if block.kind == Kind.IDENTITY:
+        out[: len(a)] = a
+    elif block.kind == Kind.HADAMARD:
+        signs, rows, columns = (convert(part, a) for part in _hadamard_parts(seed, index, block.rows))
+        padded = zeros(len(columns), a)
+        padded[columns[: len(a)]] = a
+        out = walsh_hadamard(padded)[rows] * cast(signs, a)
+    else:
+        for c0, c1 in _column_chunks(block.rows, len(a), chunk):
+            out += cast(entries(seed, index, block, c0, c1, like=a), a) @ a[c0:c1]
+    return out
+
+
+def expand_block_transposed(seed: int, index: int, block: Block, g: Array, k: int, chunk: int = CHUNK) -> Array:
+    """The first ``k`` columns of block number ``index``, transposed, times ``g`` (rows,): (k,) in g's dtype."""
+    if block.kind == Kind.IDENTITY:
+        return g[:k]
+    if block.kind == Kind.HADAMARD:
+        signs, rows, columns = (convert(part, g) for part in _hadamard_parts(seed, index, block.rows))
+        padded = zeros(len(columns), g)
+        padded[rows] = g * cast(signs, g)
+        return walsh_hadamard(padded)[columns[:k]]
+    out = zeros(k, g)
+    for c0, c1 in _column_chunks(block.rows, k, chunk):
+        out[c0:c1] = g @ cast(entries(seed, index, block, c0, c1, like=g), g)
     return out
 
 

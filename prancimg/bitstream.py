@@ -6,14 +6,16 @@ otherwise.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import IntEnum
 
 from prancimg.basis import Kind
 from prancimg.coder import SCALES
 from prancimg.errors import PrancImgError
+from prancimg.siren import Siren
 
 SIGNATURE = b"\x8bPRC\r\n\x1a\n"
 """Like PNG's: a byte above 127 and line ends of both kinds, so that text-mode transfers are noticed."""
@@ -26,7 +28,7 @@ MAX_ENTRIES = 1 << 31
 """Cap on the entries of B a decoder may have to generate."""
 MAX_WORK = 1 << 43
 """Cap on multiply-accumulates of a whole render."""
-STEPS = 160
+STEPS = 136
 """Step codes c mean the integer (8 + c % 8) << c // 8."""
 
 
@@ -35,6 +37,18 @@ class Segment(IntEnum):
 
     HEADER = 1
     WEIGHTS = 2
+
+
+@dataclass(frozen=True)
+class Coded:
+    """How the coefficients of one tensor are coded."""
+
+    k: int
+    """Their number, at most the tensor's size; without any, the tensor stays at θ0."""
+    step: int = 0
+    """Step code of s."""
+    scale: int = 0
+    """Scale index of their distribution, see :mod:`prancimg.coder`."""
 
 
 @dataclass(frozen=True)
@@ -51,64 +65,58 @@ class Header:
     seed: int
     kind: int
     """The kind of the basis blocks, :class:`prancimg.basis.Kind`."""
-    rows: int
-    """Base-2 logarithm of the largest number of rows of a block."""
-    k: int
-    steps: tuple[int, ...]
-    """A step code for every tensor."""
-    scales: tuple[int, ...]
-    """A scale index for every tensor: how its coefficients are distributed."""
+    tensors: tuple[Coded, ...]
 
     @property
-    def tensors(self) -> int:
-        """The number of weight and bias tensors."""
-        return 2 * (self.layers + 1)
-
-    @property
-    def size(self) -> int:
-        """D, the number of parameters."""
-        return 3 * self.hidden + (self.layers - 1) * self.hidden * (self.hidden + 1) + 3 * (self.hidden + 1)
+    def siren(self) -> Siren:
+        """The network."""
+        return Siren(self.hidden, self.layers)
 
     def pack(self) -> bytes:
-        """All fields in order, as varints."""
+        """All fields in order, as varints; step and scale only where a tensor has coefficients."""
         numbers = [getattr(self, name) for name in _SCALARS]
-        return b"".join(map(varint, [*numbers, *self.steps, *self.scales]))
+        for coded in self.tensors:
+            numbers += [coded.k, coded.step, coded.scale] if coded.k else [0]
+        return b"".join(map(varint, numbers))
 
     @staticmethod
     def unpack(data: bytes) -> Header:
         """Parse and check every field but the cap on pixels, which is the caller's."""
-        numbers, at = [], 0
-        while at < len(data):
-            number, at = read_varint(data, at)
-            numbers.append(number)
-        count = len(_SCALARS)
-        if len(numbers) < count:
-            raise PrancImgError("the header is too short")
-        scalars = dict(zip(_SCALARS, numbers, strict=False))
-        tensors = 2 * (min(scalars["layers"], MAX_LAYERS) + 1)
-        rest = tuple(numbers[count:])
-        header = Header(**scalars, steps=rest[:tensors], scales=rest[tensors:])
-        header._check()
+        at = 0
+
+        def number(what: str, low: int, high: int) -> int:
+            nonlocal at
+            value, at = read_varint(data, at)
+            if not low <= value <= high:
+                raise PrancImgError(f"the {what} {value} is out of range ({low} to {high})")
+            return value
+
+        scalars = {name: number(name, *limits) for name, limits in _SCALARS.items()}
+        coded, work, parameters = [], 0, 0
+        for name, shape in Siren(scalars["hidden"], scalars["layers"]).shapes.items():
+            size = math.prod(shape)
+            k = number(f"number of coefficients of {name}", 0, size)
+            coded.append(Coded(k, number("step", 0, STEPS - 1), number("scale", 0, SCALES - 1)) if k else Coded(0))
+            parameters, work = parameters + size, work + k * size
+        if at != len(data):
+            raise PrancImgError("the header is longer than its fields")
+        header = Header(**scalars, tensors=tuple(coded))
+        if work > MAX_ENTRIES:
+            raise PrancImgError(f"the basis has {work} entries, more than {MAX_ENTRIES}")
+        if header.width * header.height * parameters > MAX_WORK:
+            raise PrancImgError("the network is too large for so many pixels")
         return header
 
-    def _check(self) -> None:
-        _in_range("width", self.width, 1, MAX_SIDE)
-        _in_range("height", self.height, 1, MAX_SIDE)
-        _in_range("hidden width", self.hidden, 1, MAX_HIDDEN)
-        _in_range("number of layers", self.layers, 1, MAX_LAYERS)
-        _in_range("basis kind", self.kind, 0, len(Kind) - 1)
-        _in_range("block size", self.rows, 0, 20)
-        _in_range("number of coefficients", self.k, 0, self.size)
-        if len(self.steps) != self.tensors or len(self.scales) != self.tensors:
-            raise PrancImgError("the header has the wrong length")
-        for step, scale in zip(self.steps, self.scales, strict=True):
-            _in_range("step", step, 0, STEPS - 1)
-            _in_range("scale", scale, 0, SCALES - 1)
-        _in_range("basis work", self.k * min(self.size, 1 << self.rows), 0, MAX_ENTRIES)
-        _in_range("rendering work", self.width * self.height * self.size, 0, MAX_WORK)
 
-
-_SCALARS = tuple(field.name for field in fields(Header) if field.name not in ("steps", "scales"))
+_SCALARS = {
+    "width": (1, MAX_SIDE),
+    "height": (1, MAX_SIDE),
+    "prior": (0, 1 << 16),
+    "hidden": (1, MAX_HIDDEN),
+    "layers": (1, MAX_LAYERS),
+    "seed": (0, (1 << 64) - 1),
+    "kind": (0, len(Kind) - 1),
+}
 
 
 def step_size(code: int) -> int:
@@ -178,11 +186,6 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
                 break
             return number, at + i + 1
     raise PrancImgError("a number in the file is too large")
-
-
-def _in_range(what: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise PrancImgError(f"the {what} {value} is out of range ({low} to {high})")
 
 
 def _name(kind: int) -> str:

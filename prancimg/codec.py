@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -38,8 +39,8 @@ def encode(
     At most one of ``bpp``, ``size``, ``quality`` and ``psnr`` may be given; without any, ``quality`` is 50.
 
     Args:
-        image: a path, an open file, a Pillow image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4). Everything becomes 8-bit RGB;
-            transparency is flattened onto white.
+        image: a path, an open file, a Pillow image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4). Everything
+            becomes 8-bit RGB; transparency is flattened onto white.
         bpp: bits per pixel of the whole file: never more, and at least 97 % of it where the picture can use them.
         size: bytes of the whole file, likewise.
         quality: 0 (smallest) to 100, in even steps of the logarithm of the price of a bit.
@@ -85,8 +86,8 @@ def info(source: DataLike) -> dict[str, Any]:
         "model": "siren",
         "hidden": header.hidden,
         "layers": header.layers,
-        "parameters": header.size,
-        "coefficients": header.k,
+        "parameters": sum(math.prod(shape) for shape in header.siren.shapes.values()),
+        "coefficients": sum(coded.k for coded in header.tensors),
         "basis": Kind(header.kind).name.lower(),
         "seed": header.seed,
         "prior": header.prior,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,8 +11,8 @@ import torch
 
 from prancimg import bitstream
 from prancimg.basis import Kind
-from prancimg.bitstream import STEPS, Header, Segment, step_size
-from prancimg.coder import MAGNITUDE, Encoder, best_scale
+from prancimg.bitstream import STEPS, Coded, Header, Segment, step_size
+from prancimg.coder import MAGNITUDE, SCALES, Encoder, best_scale
 from prancimg.decoder import Model
 from prancimg.errors import PrancImgError
 from prancimg.fit import fit_siren
@@ -20,9 +20,8 @@ from prancimg.siren import Siren, render
 
 Progress = Callable[[float], None]
 
-FULL = 0.985
-"""A file of at least this share of the bytes asked for is full; the promise is 0.97."""
-PRIOR = 1
+LOSSLESS = 1.0
+"""Mean squared error (48 dB) below which more bits are not worth having."""
 LARGEST = 60_000
 """Coefficients beyond which a global SIREN gains too little for the time it takes."""
 
@@ -70,24 +69,33 @@ class Options:
 
 @dataclass(frozen=True)
 class Plan:
-    """A network and a basis for a budget of bits."""
+    """A network and its coefficients for a budget of bits."""
 
     siren: Siren
     prior: int
     kind: Kind
-    k: int
-    rows: int = 20
+    counts: tuple[int, ...]
+    """Coefficients of every tensor."""
 
     @staticmethod
-    def of(bits: float, pixels: int) -> Plan:
+    def direct(siren: Siren, prior: int = 0) -> Plan:
+        """The control: every weight, no basis."""
+        return Plan(siren, prior, Kind.IDENTITY, tuple(math.prod(shape) for shape in siren.shapes.values()))
+
+    @staticmethod
+    def of(bits: float) -> Plan:
         """What serves best for a budget of bits."""
         parameters = max(24.0, bits / 4)
-        layers = 1 if parameters < 100 else 2 if parameters < 400 else 3 if parameters < 3000 else 5
-        hidden = 1
-        while sum(Siren(hidden + 1, layers).sizes) <= parameters:
-            hidden += 1
-        siren = Siren(hidden, layers)
-        return Plan(siren, 0, Kind.HADAMARD, sum(siren.sizes))
+        layers = 1 if parameters < 100 else 2 if parameters < 400 else 3 if parameters < 3000 else 4
+        return Plan.direct(widest(parameters, layers))
+
+
+def widest(parameters: float, layers: int) -> Siren:
+    """The widest SIREN of at most so many parameters (at least one unit wide)."""
+    hidden = 1
+    while sum(math.prod(shape) for shape in Siren(hidden + 1, layers).shapes.values()) <= parameters:
+        hidden += 1
+    return Siren(hidden, layers)
 
 
 @dataclass(frozen=True)
@@ -128,13 +136,14 @@ class _Search:
 
     def at(self, size: int, share: float = 1.0) -> Encoded:
         """The best file of at most ``size`` bytes; ``share`` is its part of the progress to report."""
-        lowest = len(_file(_header(self.image, Plan.of(0, self.pixels), 0), [])) + 8
+        nothing = replace(header := _header(self.image, Plan.of(0), 0), tensors=(Coded(0),) * len(header.tensors))
+        lowest = len(_file(nothing, []))
         if size < lowest:
             raise PrancImgError(
                 f"{size} bytes are too few: the lowest possible is {lowest} bytes, {8 * lowest / self.pixels:.4f} bpp"
             )
-        plan = Plan.of(8.0 * size, self.pixels)
-        count = _iterations(self.options.effort)
+        plan = Plan.of(8.0 * size)
+        count = EFFORTS[self.options.effort]
         seeds = [self.options.seed] if self.options.seed is not None else list(range(_candidates(self.options.effort)))
         scout = max(20, count // 10) if len(seeds) > 1 else 0
         total, began = count + scout * len(seeds), self.done
@@ -159,7 +168,7 @@ class _Search:
     def ladder(self) -> Iterator[Encoded]:
         """Files of doubling size, up to the largest that a fit is worth."""
         size = max(64, self.pixels // 400)
-        while Plan.of(8.0 * size, self.pixels).k < LARGEST:
+        while sum(Plan.of(8.0 * size).counts) < LARGEST:
             yield self.at(size, 0.15)
             size *= 2
 
@@ -211,55 +220,61 @@ def fit_to_size(
     header = _header(image, plan, seed)
     model = Model.of(header)
     bits = 8.0 * (size - len(_file(header, []))) - 32
-    fitted = fit_siren(image, model, plan.k, bits, iterations=iterations, device=device, progress=progress)
-    owner = model.owners(plan.k)
+    fitted = fit_siren(image, model, plan.counts, bits, iterations=iterations, device=device, progress=progress)
+    ends = np.cumsum(plan.counts)
 
-    def attempt(shift: int, zone: float) -> tuple[bytes, np.ndarray, np.ndarray]:
-        """The file with every step code raised by ``shift``; magnitudes round up from a fraction of 1 - ``zone``."""
-        codes = np.clip(fitted.steps + shift, 0, STEPS - 1)
-        steps = np.array([step_size(code) for code in codes], np.int64)
-        ratio = np.array([step_size(code) for code in fitted.steps]) / steps
-        exact = fitted.alpha * ratio[owner]
-        alpha = (np.sign(exact) * np.minimum(np.floor(np.abs(exact) + zone), MAGNITUDE - 1)).astype(np.int64)
-        groups = [alpha[owner == tensor] for tensor in range(header.tensors)]
-        scales = tuple(map(best_scale, groups))
-        return _file(replace(header, steps=tuple(codes.tolist()), scales=scales), groups), alpha, steps
+    def attempt(shift: int, cut: float) -> tuple[bytes, list[np.ndarray], Header]:
+        """The file with step codes raised by ``shift`` / tensors and the least coefficients moved towards zero."""
+        codes = [code + (shift + t) // len(ends) for t, code in enumerate(fitted.steps)]
+        codes = [min(max(code, 0), STEPS - 1) for code in codes]
+        ratios = [step_size(code) / step_size(new) for code, new in zip(fitted.steps, codes, strict=True)]
+        exact = np.concatenate([a * ratio for a, ratio in zip(fitted.alpha, ratios, strict=True)])
+        whole = np.clip(np.rint(exact), -MAGNITUDE, MAGNITUDE - 1).astype(np.int64)
+        # How far beyond the rounding threshold: those nearest to it cost the least to move.
+        excess = np.where(whole != 0, np.abs(exact) - np.abs(whole) + 0.5, np.inf)
+        moved = np.argsort(excess, kind="stable")[: round(cut * len(whole))]
+        whole[moved] = 0 if cut == 1 else whole[moved] - np.sign(whole[moved])
+        alpha = np.split(whole, ends[:-1])
+        coded = [
+            Coded(len(a), code, best_scale(a)) if a.any() else Coded(0) for a, code in zip(alpha, codes, strict=True)
+        ]
+        full = replace(header, tensors=tuple(coded))
+        return _file(full, alpha), alpha, full
 
-    def finish(data: bytes, alpha: np.ndarray, steps: np.ndarray) -> Encoded:
-        picture = render(model.siren, model.parameters(alpha, steps), *image.shape[:2])
+    def finish(data: bytes, alpha: list[np.ndarray], full: Header) -> Encoded:
+        picture = render(model.siren, model.parameters(alpha, full.tensors), *image.shape[:2])
         return Encoded(data, float(np.square(picture.astype(np.float64) - image).mean()))
 
-    # The finest steps that fit with a moderate dead zone, then the smallest dead zone.
-    low, high = -STEPS, STEPS
+    def fits(shift: int, cut: float) -> bool:
+        return len(attempt(shift, cut)[0]) <= size
+
+    # The finest steps that fit with a tenth of the coefficients moved, then as few of them as possible.
+    low, high = -STEPS * len(ends), STEPS * len(ends)
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if len(attempt(middle, 0.35)[0]) <= size else (middle + 1, high)
-    wide, narrow = 0.35, 0.5
-    for _ in range(8):
-        zone = (wide + narrow) / 2
-        wide, narrow = (zone, narrow) if len(attempt(low, zone)[0]) <= size else (wide, zone)
-    filled = finish(*attempt(low, wide))
-    if len(filled.data) > size:
-        raise PrancImgError(f"no file of at most {size} bytes was found; the smallest has {len(filled.data)}")
-    if low < 0:  # finer than the fit asked for: only if the picture gains
-        plain = finish(*attempt(0, 0.5))
-        if len(plain.data) <= size and plain.error <= 1.0005 * filled.error:
-            return plain
+        low, high = (low, middle) if fits(middle, 0.1) else (middle + 1, high)
+    least, most = 0.0, 0.1 if fits(low, 0.1) else 1.0
+    for _ in range(0 if fits(low, 0) else 10):
+        cut = (least + most) / 2
+        least, most = (least, cut) if fits(low, cut) else (cut, most)
+    filled = finish(*attempt(low, 0 if fits(low, 0) else most))
+    if low < 0 and filled.error < LOSSLESS:  # the picture cannot use the bits
+        plain = finish(*attempt(0, 0))
+        return plain if plain.error < LOSSLESS else filled
     return filled
 
 
 def _header(image: np.ndarray, plan: Plan, seed: int) -> Header:
-    """A header whose steps and scales are still to come (all of them as long as they will ever be)."""
-    blank = (STEPS - 1,) * (2 * plan.siren.layers + 2)
+    """A header whose steps and scales are still to come, and as long as it will ever be."""
     height, width = image.shape[:2]
-    network = (plan.prior, plan.siren.hidden, plan.siren.layers, seed, plan.kind, plan.rows, plan.k)
-    return Header(width, height, *network, steps=blank, scales=blank)
+    coded = tuple(Coded(k, STEPS - 1, SCALES - 1) for k in plan.counts)
+    return Header(width, height, plan.prior, plan.siren.hidden, plan.siren.layers, seed, plan.kind, coded)
 
 
-def _file(header: Header, groups: list[np.ndarray]) -> bytes:
+def _file(header: Header, alpha: Sequence[np.ndarray]) -> bytes:
     encoder = Encoder()
-    for group, scale in zip(groups, header.scales, strict=False):
-        encoder.put(group, scale)
+    for a, coded in zip(alpha, header.tensors, strict=False):
+        encoder.put(a[: coded.k], coded.scale)
     return bitstream.write([(Segment.HEADER, header.pack()), (Segment.WEIGHTS, encoder.finish())])
 
 
@@ -271,8 +286,8 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _iterations(effort: int) -> int:
-    return round(100 * 2 ** ((effort - 1) * 0.75))
+EFFORTS = {effort: round(100 * 2 ** (0.75 * (effort - 1))) for effort in range(1, 10)}
+"""Steps of a fit."""
 
 
 def _candidates(effort: int) -> int:

@@ -8,7 +8,7 @@ steered so that the fit ends at the number of bits asked for.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,107 +16,120 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from prancimg.basis import expand_transposed
+from prancimg.basis import column_norm, expand_block_transposed
 from prancimg.bitstream import STEPS, step_size
 from prancimg.decoder import Model
 from prancimg.errors import PrancImgError
-from prancimg.pranc import expand
+from prancimg.pranc import expand_block
 from prancimg.siren import FRACTION, coordinates
 from prancimg.soap import Soap
 
-BATCH = 8192
+BATCH = 6144
 """Pixels a step."""
+RATE = 0.03
+"""Learning rate, in units of each tensor."""
+HARD = 0.8
+"""The share of the steps after which coefficients are rounded instead of blurred by noise."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Coefficients before rounding, in units of their steps, and the step code of every tensor."""
+    """A fit before its coefficients are rounded."""
 
-    alpha: np.ndarray
-    steps: np.ndarray
+    alpha: list[np.ndarray]
+    """For every tensor, coefficients (k,) float64 in units of their step."""
+    steps: list[int]
+    """For every tensor, the step code."""
 
 
 def fit_siren(
     image: np.ndarray,
     model: Model,
-    k: int,
+    counts: Sequence[int],
     bits: float,
     *,
     iterations: int,
     device: torch.device,
-    rate: float = 0.03,
-    noise: float = 0.8,
+    start: Mapping[str, float] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Fitted:
-    """Fit ``k`` coefficients of a model to a picture (H, W, 3) uint8 so that they take about ``bits`` bits.
+    """Fit ``counts[t]`` coefficients of every tensor t to a picture (H, W, 3) uint8, to take ``bits`` bits together.
 
-    ``rate`` is the learning rate in units of each tensor's spread, ``noise`` the share of
-    the steps before hard rounding.
+    ``start`` holds the steps to begin with, as changes of one weight.
     """
-    siren, basis = model.siren, model.basis
+    siren, names = model.siren, list(model.siren.shapes)
     pixels, where = _targets(image, bits, device)
-    sizes = siren.sizes
-    theta0 = torch.from_numpy(model.theta0 / float(1 << FRACTION)).to(device, torch.float32)
-    # Units: frequencies move more than phases, phases more than the other weights.
-    unit = torch.tensor([4.0, 2.0] + [1.0] * (len(sizes) - 2), device=device)
-    units = unit.repeat_interleave(torch.tensor(sizes, device=device))
-    owner = torch.from_numpy(model.owners(k)).to(device)
-    norms = torch.from_numpy(model.norms()).to(device, torch.float32)
-    norm = norms[owner]
-    grid = torch.tensor([math.log(step_size(code)) for code in range(STEPS)], device=device)
-    offset = math.log(1 << FRACTION) + unit.log() - norms.log()  # from log_step to the step of the file
+    theta0 = {
+        name: torch.from_numpy(tensor / 2.0**FRACTION).to(device, torch.float32)
+        for name, tensor in model.theta0.items()
+    }
+    # What a coefficient of 1 changes: frequencies move more than phases, the readout less than the layers before it.
+    unit = [4.0, 2.0] + [1.0] * (len(names) - 4) + [0.5, 0.5]
+    gain = [u / column_norm(block) for u, block in zip(unit, model.blocks, strict=True)]
 
-    def offsets(a: Tensor) -> Tensor:
-        return units * expand(basis, a / norm)
+    def offsets(t: int, a: Tensor) -> Tensor:
+        """A tensor's offsets from θ0, from coefficients times their steps in units."""
+        return gain[t] * expand_block(model.seed, t, model.blocks[t], a)
 
-    # a holds coefficients times their step times their column's norm: unit changes of unit directions.
-    a = torch.zeros(k, device=device)
-    log_step = torch.full((len(sizes),), math.log(0.02), device=device)
-    log_spread = torch.full((len(sizes),), 1.0 if 3 * k < bits else 0.0, device=device)
-    soap, prices = Soap(len(sizes)), Soap(2, beta2=0.95)
+    codes = np.log([step_size(code) / 2**FRACTION for code in range(STEPS)])
+    file_step = np.log(gain)  # the log of a step in the file, less that of a step in units
+    a = [torch.zeros(k, device=device) for k in counts]
+    initial = [math.log((start or {}).get(name, 0.02 * u) / u) for name, u in zip(names, unit, strict=True)]
+    log_step = torch.tensor(initial, device=device)
+    log_spread = torch.full((len(names),), 1.0 if 3 * sum(counts) < bits else 0.0, device=device)
+    soap, table_soap = Soap(len(names)), Soap(2, beta2=0.95)
     generator = torch.Generator(device).manual_seed(0)
     draw = np.random.default_rng(0)
     stride = max(1, round(math.sqrt(pixels.shape[1] * pixels.shape[2] / BATCH)))
-    price, average = 1e-7, 0.0
+    owner = torch.repeat_interleave(torch.tensor(counts)).to(device)
+    price, spent_mean, mse_mean, hard = 0.4 / bits, 0.0, 0.0, False
     for i in range(iterations):
         done = i / iterations
-        hard = done >= noise
-        if hard and done - 1 / iterations < noise:
-            log_step = grid[_nearest(grid, log_step + offset)] - offset
+        if not hard and done >= HARD:
+            hard = True
+            nearest = np.abs((log_step.cpu().numpy() + file_step)[:, None] - codes).argmin(1)
+            log_step = torch.from_numpy(codes[nearest] - file_step).to(log_step)
         top, left = draw.integers(stride, size=2).tolist()
-        batch = pixels[:, top::stride, left::stride].reshape(3, -1)
-        at = where[:, top::stride, left::stride].reshape(2, -1)
-        a.requires_grad_()
+        target = pixels[:, top::stride, left::stride].reshape(3, -1)
+        inputs = where[:, top::stride, left::stride].reshape(2, -1)
+        flat = torch.cat(a).requires_grad_()
         table = torch.stack((log_step, log_spread)).requires_grad_()
         step = table[0].exp()[owner]
-        q = a / step
-        q = q + (q.round() - q).detach() if hard else q + (torch.rand(k, generator=generator, device=device) - 0.5)
+        q = flat / step
+        q = q + (q.round() - q).detach() if hard else q + (torch.rand(len(q), generator=generator, device=device) - 0.5)
         spent = laplace_bits(q, table[1].exp()[owner]).sum()
-        tensors = siren.split(theta0 + offsets(q * step))
-        mse = (siren(tensors, at) - batch).square().mean()
-        (mse + price * spent).backward()
-        if not math.isfinite(mse.item()):
+        parts = torch.split(q * step, list(counts))
+        weights = {name: (theta0[name] + offsets(t, parts[t])).view(siren.shapes[name]) for t, name in enumerate(names)}
+        mse = (siren(weights, inputs) - target).square().mean()
+        mse_now, spent_now = mse.item(), spent.item()
+        if not math.isfinite(mse_now):
             raise PrancImgError("the fit diverged")
-        average = spent.item() if i == 0 else 0.9 * average + 0.1 * spent.item()
-        if done > 0.05:
-            price *= math.exp(min(0.03, max(-0.03, 0.05 * (average / bits - 1))))
-            price = min(1e-3, max(1e-10, price))
+        mse_mean = mse_now if i == 0 else 0.9 * mse_mean + 0.1 * mse_now
+        spent_mean = spent_now if i == 0 else 0.9 * spent_mean + 0.1 * spent_now
+        (mse / (mse_mean + 1e-12) + price * spent).backward()
+        if done > 0.1:  # steer the price towards the bits asked for, more firmly towards the end
+            error = (0.03 + 0.3 * done**2) * (spent_mean / (0.992 * bits) - 1)
+            most = max(0.03, 6 / iterations)
+            price = min(20 / bits, max(0.005 / bits, price * math.exp(min(most, max(-most, error)))))
         with torch.no_grad():
-            warm = min(1.0, i / 30) * (0.49 * (1 + math.cos(math.pi * done)) + 0.02)
-            assert a.grad is not None and table.grad is not None
-            gradient = siren.split(offsets(a.grad) / units)
-            direction = torch.cat([d.reshape(-1) for d in soap.directions(gradient)])
-            a = a.detach() - rate * warm * expand_transposed(basis, direction, k) / norm
-            move = prices.directions(list(table.grad))
+            assert flat.grad is not None and table.grad is not None
+            rate = RATE * min(1.0, i / 30) * (0.49 * (1 + math.cos(math.pi * done)) + 0.02)
+            gradients = torch.split(flat.grad, list(counts))
+            # The gradient in weight space, as far as the basis reaches; its direction, pulled back.
+            spread = [offsets(t, g).view(siren.shapes[names[t]]) / unit[t] for t, g in enumerate(gradients)]
+            for t, direction in enumerate(soap.directions(spread)):
+                back = expand_block_transposed(model.seed, t, model.blocks[t], direction.reshape(-1), counts[t])
+                a[t] = a[t] - rate / column_norm(model.blocks[t]) * back
             calm = 0.02 * min(1.0, max(0.1, 2 * (1 - done)))
+            step_move, spread_move = table_soap.directions(list(table.grad))
             if not hard:
-                log_step = log_step - calm * move[0]
-            log_spread = (log_spread - calm * move[1]).clamp(-3, 8)
+                log_step = log_step - calm * step_move
+            log_spread = (log_spread - calm * spread_move).clamp(-3, 8)
         if progress:
             progress((i + 1) / iterations)
-    codes = _nearest(grid, log_step + offset)
-    alpha = a / (grid[codes] - offset).exp()[owner]
-    return Fitted(alpha.cpu().numpy().astype(np.float64), codes.cpu().numpy())
+    nearest = np.abs((log_step.cpu().numpy() + file_step)[:, None] - codes).argmin(1)
+    alpha = [x.cpu().numpy() / math.exp(codes[n] - f) for x, n, f in zip(a, nearest, file_step, strict=True)]
+    return Fitted(alpha, nearest.tolist())
 
 
 def laplace_bits(q: Tensor, spread: Tensor) -> Tensor:
@@ -129,15 +142,10 @@ def laplace_bits(q: Tensor, spread: Tensor) -> Tensor:
 
 
 def _targets(image: np.ndarray, bits: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Pixels (3, h, w) in [-1, 1] and their coordinates (2, h, w); halved where so few bits show no finer detail."""
+    """Pixels (3, h, w) in [0, 1] and their coordinates (2, h, w); halved where so few bits show no finer detail."""
     height, width = image.shape[:2]
-    pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1) / 127.5 - 1
+    pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1) / 255
     where = torch.from_numpy(coordinates(height, width)).view(2, height, width)
     if min(height, width) >= 64 and bits < 0.25 * height * width:
         pixels, where = avg_pool2d(pixels, 2), avg_pool2d(where, 2)
     return pixels.to(device), where.to(device)
-
-
-def _nearest(grid: Tensor, values: Tensor) -> Tensor:
-    """The index of the entry of a grid nearest to each value."""
-    return (values[:, None] - grid).abs().argmin(1)

@@ -36,22 +36,22 @@ class Recipe:
     exclude: tuple[str, ...]
 
 
-class _Expand(torch.autograd.Function):
-    """B @ alpha whose backward pass makes B anew instead of keeping it."""
+class _ExpandBlock(torch.autograd.Function):
+    """A block's product whose backward pass makes the block anew instead of keeping it."""
 
     @staticmethod
-    def forward(ctx: Any, alpha: Tensor, basis: pb.Basis) -> Tensor:
-        ctx.basis, ctx.k = basis, len(alpha)
-        return pb.expand(basis, alpha)  # type: ignore[no-any-return]
+    def forward(ctx: Any, seed: int, index: int, block: pb.Block, a: Tensor) -> Tensor:
+        ctx.seed, ctx.index, ctx.block, ctx.k = seed, index, block, len(a)
+        return pb.expand_block(seed, index, block, a)  # type: ignore[no-any-return]
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return pb.expand_transposed(ctx.basis, gradients[0], ctx.k), None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None, Tensor]:
+        return None, None, None, pb.expand_block_transposed(ctx.seed, ctx.index, ctx.block, gradients[0], ctx.k)
 
 
-def expand(basis: pb.Basis, alpha: Tensor) -> Tensor:
-    """Differentiable :func:`prancimg.basis.expand`: coefficients (k,) to parameter offsets (D,)."""
-    return _Expand.apply(alpha, basis)  # type: ignore[no-any-return, no-untyped-call]
+def expand_block(seed: int, index: int, block: pb.Block, a: Tensor) -> Tensor:
+    """Differentiable :func:`prancimg.basis.expand_block`."""
+    return _ExpandBlock.apply(seed, index, block, a)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class Pranc(nn.Module):
@@ -123,7 +123,7 @@ class Pranc(nn.Module):
 
     def weights(self) -> dict[str, Tensor]:
         """The parameters by name, differentiable with respect to ``alpha``."""
-        theta = self.theta0 + self.scale * expand(self.basis, self.alpha)
+        theta = self.theta0 + self.scale * pb.expand(self.basis, self.alpha, expand_block)
         parts = torch.split(theta, [shape.numel() for shape in self.shapes.values()])
         return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 
@@ -16,38 +18,28 @@ _DIGESTS: dict[int, str] = {}
 
 
 @lru_cache(maxsize=4)
-def _read(number: int) -> tuple[Siren, np.ndarray]:
+def load_prior(number: int) -> tuple[Siren, dict[str, np.ndarray]]:
+    """The network a prior belongs to, and its θ0: flat int64 tensors in units of 2**-20."""
+    if number not in _DIGESTS:
+        raise PrancImgError(f"the file needs prior {number}, which this version does not have")
     data = (files("prancimg") / "data" / f"siren-{number}.bin").read_bytes()
     if hashlib.sha256(data).hexdigest() != _DIGESTS[number]:
         raise PrancImgError(f"the installed prior {number} is damaged: reinstall prancimg")
     siren = Siren(*np.frombuffer(data, "<u2", 2).tolist())
-    shifts = np.frombuffer(data, np.uint8, len(siren.sizes), 4).astype(np.int64)
-    values = np.frombuffer(data, "<i2", sum(siren.sizes), 4 + len(shifts)).astype(np.int64)
-    return siren, values << np.repeat(shifts, siren.sizes)
+    sizes = {name: math.prod(shape) for name, shape in siren.shapes.items()}
+    at, tensors = 4 + len(sizes), {}
+    for (name, size), shift in zip(sizes.items(), data[4:at], strict=True):
+        tensors[name] = np.frombuffer(data, "<i2", size, at).astype(np.int64) << shift
+        at += 2 * size
+    return siren, tensors
 
 
-def load_prior(number: int, siren: Siren) -> np.ndarray:
-    """θ0 of a prior: (D,) int64 in units of 2**-20."""
-    if number not in _DIGESTS:
-        raise PrancImgError(f"the file needs prior {number}, which this version does not have")
-    made_for, theta0 = _read(number)
-    if made_for != siren:
-        raise PrancImgError(f"prior {number} belongs to another network")
-    return theta0
-
-
-def prior_siren(number: int) -> Siren:
-    """The network a prior belongs to."""
-    return _read(number)[0]
-
-
-def pack_prior(siren: Siren, tensors: list[np.ndarray]) -> bytes:
+def pack_prior(siren: Siren, tensors: Mapping[str, np.ndarray]) -> bytes:
     """The bytes of a prior file: hidden, layers (u16), a shift a tensor (u8), then θ0 >> shift (i16), little-endian."""
-    shifts, values = [], []
-    for tensor in tensors:
-        units = np.rint(tensor.astype(np.float64) * (1 << FRACTION)).astype(np.int64).ravel()
+    head, body = np.array([siren.hidden, siren.layers], "<u2").tobytes(), b""
+    for name in siren.shapes:
+        units = np.rint(tensors[name].astype(np.float64).ravel() * 2.0**FRACTION).astype(np.int64)
         shift = max(0, int(np.abs(units).max()).bit_length() - 15)
-        shifts.append(shift)
-        values.append(np.clip(units + (1 << shift >> 1) >> shift, -(1 << 15), (1 << 15) - 1))
-    head = np.array([siren.hidden, siren.layers], "<u2").tobytes() + bytes(shifts)
-    return head + np.concatenate(values).astype("<i2").tobytes()
+        head += bytes([shift])
+        body += np.clip(units + (1 << shift >> 1) >> shift, -(1 << 15), (1 << 15) - 1).astype("<i2").tobytes()
+    return head + body

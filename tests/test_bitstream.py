@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prancimg import bitstream
-from prancimg.bitstream import SIGNATURE, Header, read, read_varint, step_size, varint, write
+from prancimg.bitstream import SIGNATURE, Coded, Header, read, read_varint, step_size, varint, write
 from prancimg.errors import PrancImgError
 
-HEADER = Header(768, 512, 0, 6, 2, 7, 3, 20, 80, steps=(50, 51, 52, 53, 54, 55), scales=(10, 11, 12, 13, 14, 15))
+TENSORS = (Coded(12, 50, 10), Coded(6, 51, 11), Coded(30, 52, 12), Coded(0), Coded(18, 54, 14), Coded(3, 55, 15))
+HEADER = Header(768, 512, prior=0, hidden=6, layers=2, seed=7, kind=3, tensors=TENSORS)
 
 
 def fixed(body: bytes) -> bytes:
@@ -30,9 +31,8 @@ def test_a_file_byte_by_byte():
 
 def test_a_header_byte_by_byte():
     assert HEADER.pack().hex(" ") == (
-        "80 06 80 04 00 06 02 07 03 14 50 "  # 768, 512, prior, hidden, layers, seed, kind, rows, k
-        "32 33 34 35 36 37 "  # steps
-        "0a 0b 0c 0d 0e 0f"  # scales
+        "80 06 80 04 00 06 02 07 03 "  # 768, 512, prior, hidden, layers, seed, kind
+        "0c 32 0a 06 33 0b 1e 34 0c 00 12 36 0e 03 37 0f"  # for every tensor: k; where it is not 0, step and scale
     )
     assert Header.unpack(HEADER.pack()) == HEADER
 
@@ -52,6 +52,10 @@ def test_steps_grow_by_eighths_of_an_octave():
     assert [step_size(code) for code in range(18)] == [*range(8, 16), *range(16, 32, 2), 32, 36]
 
 
+def with_first(**change: int) -> tuple[Coded, ...]:
+    return (replace(TENSORS[0], **change), *TENSORS[1:])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -61,13 +65,13 @@ def test_steps_grow_by_eighths_of_an_octave():
         ({"hidden": 513}, "hidden"),
         ({"layers": 17}, "layers"),
         ({"kind": 4}, "kind"),
-        ({"rows": 21}, "block size"),
-        ({"k": 82}, "coefficients"),
-        ({"steps": (160, 0, 0, 0, 0, 0)}, "step"),
-        ({"scales": (0, 0, 0, 0, 0, 100)}, "scale"),
-        ({"steps": (1, 2)}, "wrong length"),
-        ({"width": 2**20, "height": 2**20}, "rendering work"),
-        ({"hidden": 500, "layers": 5, "k": 10**6, "steps": (0,) * 12, "scales": (0,) * 12}, "basis work"),
+        ({"tensors": with_first(k=13)}, "coefficients of w0 13"),
+        ({"tensors": with_first(step=136)}, "step 136"),
+        ({"tensors": with_first(scale=100)}, "scale 100"),
+        ({"tensors": TENSORS[:-1]}, "cut short"),
+        ({"tensors": (*TENSORS, Coded(0))}, "longer"),
+        ({"width": 2**20, "height": 2**20}, "too large for so many pixels"),
+        ({"hidden": 500, "layers": 2, "tensors": (*[Coded(0)] * 2, Coded(250_000), *[Coded(0)] * 3)}, "entries"),
     ],
 )
 def test_headers_beyond_the_caps_are_refused(change, message):
@@ -125,4 +129,4 @@ def test_any_header_parses_or_is_refused(data):
         header = Header.unpack(data)
     except PrancImgError:
         return
-    assert header.width * header.height * header.size <= bitstream.MAX_WORK
+    assert header.width * header.height <= bitstream.MAX_WORK

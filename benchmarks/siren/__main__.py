@@ -13,11 +13,8 @@ JPEG       Pillow, the better of 4:2:0 and 4:4:4, optimised Huffman tables, the 
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +88,10 @@ def case(path: str, bpp: float, method: str, effort: int) -> dict[str, Any]:
             return {**point, "bytes": None}
         picture = np.asarray(Image.open(io.BytesIO(data)))
     else:
-        made = [(plan, fit_to_size(image, plan, 0, size, EFFORTS[effort], torch.device("cpu"))) for plan in plans(method, size)]
+        made = [
+            (plan, fit_to_size(image, plan, 0, size, EFFORTS[effort], torch.device("cpu")))
+            for plan in plans(method, size)
+        ]
         plan, best = min(made, key=lambda pair: pair[1].error)
         data, picture = best.data, decode_array(best.data)
         point |= {"hidden": plan.siren.hidden, "layers": plan.siren.layers, "k": plan.k}
