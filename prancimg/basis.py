@@ -21,7 +21,7 @@ import numpy as np
 from prancimg.arrays import Array, arange, cast, convert, namespace, zeros
 from prancimg.philox import philox4x32
 
-WHOLE = 64
+WHOLE = 256
 """Tensors of at most so many entries get an identity block."""
 CHUNK = 1 << 20
 """Entries of B generated at a time."""

@@ -10,18 +10,21 @@ import numpy as np
 import torch
 
 from prancimg import bitstream
-from prancimg.basis import Kind
+from prancimg.basis import WHOLE, Kind
 from prancimg.bitstream import STEPS, Coded, Header, Segment, step_size
 from prancimg.coder import MAGNITUDE, SCALES, Encoder, best_scale
 from prancimg.decoder import Model
 from prancimg.errors import PrancImgError
 from prancimg.fit import fit_siren
+from prancimg.prior import load_prior
 from prancimg.siren import Siren, render
 
 Progress = Callable[[float], None]
 
 LOSSLESS = 1.0
 """Mean squared error (48 dB) below which more bits are not worth having."""
+PRIOR = 1
+"""The prior that the encoder starts from."""
 LARGEST = 60_000
 """Coefficients beyond which a global SIREN gains too little for the time it takes."""
 
@@ -84,10 +87,18 @@ class Plan:
 
     @staticmethod
     def of(bits: float) -> Plan:
-        """What serves best for a budget of bits."""
-        parameters = max(24.0, bits / 4)
-        layers = 1 if parameters < 100 else 2 if parameters < 400 else 3 if parameters < 3000 else 4
-        return Plan.direct(widest(parameters, layers))
+        """What served best for a budget of bits on the photographs that the prior was trained on."""
+        siren = load_prior(PRIOR)[0]
+        sizes = [math.prod(shape) for shape in siren.shapes.values()]
+        small = sum(size for size in sizes if size <= WHOLE)
+        share = (4500 * (bits / 19_000) ** 0.84 - small) / (sum(sizes) - small)
+        if share < 0.05:  # a prior's network would be mostly prior
+            parameters = max(24.0, bits / 4)
+            return Plan.direct(widest(parameters, 1 if parameters < 100 else 2 if parameters < 400 else 3))
+        if share > 1.5:  # or too small
+            return Plan.direct(widest(bits / 5, siren.layers))
+        counts = tuple(size if size <= WHOLE else min(size, round(share * size)) for size in sizes)
+        return Plan(siren, PRIOR, Kind.HADAMARD, counts)
 
 
 def widest(parameters: float, layers: int) -> Siren:

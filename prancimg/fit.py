@@ -8,7 +8,7 @@ steered so that the fit ends at the number of bits asked for.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ from prancimg.soap import Soap
 
 BATCH = 6144
 """Pixels a step."""
-RATE = 0.03
+RATE = 0.04
 """Learning rate, in units of each tensor."""
 HARD = 0.8
 """The share of the steps after which coefficients are rounded instead of blurred by noise."""
@@ -50,13 +50,9 @@ def fit_siren(
     *,
     iterations: int,
     device: torch.device,
-    start: Mapping[str, float] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Fitted:
-    """Fit ``counts[t]`` coefficients of every tensor t to a picture (H, W, 3) uint8, to take ``bits`` bits together.
-
-    ``start`` holds the steps to begin with, as changes of one weight.
-    """
+    """Fit ``counts[t]`` coefficients of every tensor t to a picture (H, W, 3) uint8, to take ``bits`` bits together."""
     siren, names = model.siren, list(model.siren.shapes)
     pixels, where = _targets(image, bits, device)
     theta0 = {
@@ -74,8 +70,7 @@ def fit_siren(
     codes = np.log([step_size(code) / 2**FRACTION for code in range(STEPS)])
     file_step = np.log(gain)  # the log of a step in the file, less that of a step in units
     a = [torch.zeros(k, device=device) for k in counts]
-    initial = [math.log((start or {}).get(name, 0.02 * u) / u) for name, u in zip(names, unit, strict=True)]
-    log_step = torch.tensor(initial, device=device)
+    log_step = torch.full((len(names),), math.log(0.02), device=device)
     log_spread = torch.full((len(names),), 1.0 if 3 * sum(counts) < bits else 0.0, device=device)
     soap, table_soap = Soap(len(names)), Soap(2, beta2=0.95)
     generator = torch.Generator(device).manual_seed(0)

@@ -68,7 +68,7 @@ class Pranc(nn.Module):
         k: the number of coefficients, 1 to the number of parameters.
         seed: 0 to 2**64-1.
         basis: ``sign`` (±1), ``popcount`` (near-Gaussian), ``hadamard`` (±1, orthogonal) or ``identity`` (the control).
-        structure: ``tensor``, a block for each tensor (tensors of at most 64 entries whole), or ``dense``, one block
+        structure: ``tensor``, a block for each tensor (tensors of at most 256 entries whole), or ``dense``, one block
             over everything, as in the paper.
         exclude: names of parameters that stay ordinary trainable parameters.
     """

@@ -13,7 +13,7 @@ import numpy as np
 from prancimg.errors import PrancImgError
 from prancimg.siren import FRACTION, Siren
 
-_DIGESTS: dict[int, str] = {}
+_DIGESTS = {1: "771cf39b985414e83615fabcd20dafbea4ed993a5afe13e295451fc096a2d31a"}
 """SHA-256 of data/siren-N.bin for every prior number N."""
 
 

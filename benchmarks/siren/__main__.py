@@ -6,15 +6,19 @@ Every figure comes from a real file, decoded by the decoder. Finished cases are 
 again. The table is written to docs/siren.md.
 
 pranc      prior θ0, coefficients of a pseudo-random orthogonal basis: what ``prancimg encode --model siren`` writes
-identity   the same prior θ0, but direct weight offsets: the control for the basis
+identity   the same prior θ0 and number of coefficients, but each moves one weight: the control for the basis
 direct     the same fit, quantisation and coder, all weights of a SIREN from a seeded start, the best of three sizes
 JPEG       Pillow, the better of 4:2:0 and 4:4:4, optimised Huffman tables, the best quality within the bytes
 """
 
 from __future__ import annotations
 
+import argparse
 import io
+import json
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +29,7 @@ from pytorch_msssim import ms_ssim
 
 from prancimg.basis import Kind
 from prancimg.decoder import decode_array
-from prancimg.encoder import EFFORTS, Plan, fit_to_size
-from prancimg.siren import Siren
+from prancimg.encoder import EFFORTS, Plan, fit_to_size, widest
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
@@ -60,19 +63,11 @@ def plans(method: str, size: int) -> list[Plan]:
     if method == "pranc":
         return [default]
     if method == "identity":
-        return [Plan(default.siren, default.prior, Kind.IDENTITY, sum(default.siren.sizes))]
+        return [replace(default, kind=Kind.IDENTITY)]
     return [
-        Plan(siren, 0, Kind.IDENTITY, sum(siren.sizes))
-        for siren in (direct_siren(8 * size / bits, layers) for bits, layers in ((5.0, 3), (3.5, 4), (2.5, 5)))
+        Plan.direct(siren)
+        for siren in (widest(8 * size / bits, layers) for bits, layers in ((6.0, 4), (4.5, 4), (4.4, 5)))
     ]
-
-
-def direct_siren(parameters: float, layers: int) -> Siren:
-    """The widest SIREN of at most so many parameters."""
-    return max(
-        (Siren(hidden, layers) for hidden in range(2, 200) if sum(Siren(hidden, layers).sizes) <= parameters),
-        key=lambda siren: siren.hidden,
-    )
 
 
 def case(path: str, bpp: float, method: str, effort: int) -> dict[str, Any]:
@@ -94,7 +89,78 @@ def case(path: str, bpp: float, method: str, effort: int) -> dict[str, Any]:
         ]
         plan, best = min(made, key=lambda pair: pair[1].error)
         data, picture = best.data, decode_array(best.data)
-        point |= {"hidden": plan.siren.hidden, "layers": plan.siren.layers, "k": plan.k}
+        point |= {"hidden": plan.siren.hidden, "layers": plan.siren.layers, "k": sum(plan.counts)}
         point["tried"] = [{"hidden": p.siren.hidden, "layers": p.siren.layers, "psnr": e.psnr} for p, e in made]
     seconds = time.perf_counter() - began
     return {**point, "bytes": len(data), **measure(image, picture), "seconds": round(seconds, 1)}
+
+
+METHODS = {"pranc": "PRANC", "identity": "identity basis", "direct": "direct", "jpeg": "JPEG"}
+
+
+def table(points: list[dict[str, Any]]) -> str:
+    """The results as Markdown: a row for each image and rate, PSNR and MS-SSIM for each method."""
+    found = {(p["image"], p["bpp_asked"], p["method"]): p for p in points}
+    rows = sorted({(p["bpp_asked"], p["image"]) for p in points})
+    lines = [
+        "| image | bpp | " + " | ".join(METHODS.values()) + " |",
+        "| --- | --- |" + " --- |" * len(METHODS),
+    ]
+    for bpp, image in rows:
+        cells = []
+        for method in METHODS:
+            point = found.get((image, bpp, method))
+            if point is None or point["bytes"] is None:
+                cells.append("–" if point is None else "cannot reach it")
+            else:
+                cells.append(f"{point['psnr']:.2f} dB, {point['ms_ssim']:.4f}")
+        lines.append(f"| {image} | {bpp} | " + " | ".join(cells) + " |")
+    for label, key, digits in (("mean PSNR of PRANC over", "psnr", 2), ("mean MS-SSIM of PRANC over", "ms_ssim", 4)):
+        gains = []
+        for method in METHODS:
+            pairs = [
+                (found[image, bpp, "pranc"][key], found[image, bpp, method].get(key))
+                for bpp, image in rows
+                if (image, bpp, "pranc") in found and (image, bpp, method) in found
+            ]
+            differences = [ours - theirs for ours, theirs in pairs if theirs is not None]
+            gains.append(f"{np.mean(differences):+.{digits}f} ({len(differences)})" if differences else "–")
+        lines.append(f"| {label} | | " + " | ".join(gains) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Compute what is missing, keep it, and write the table between the markers of docs/siren.md."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.siren")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the Kodak images, kodim01.png …")
+    parser.add_argument("--images", type=int, nargs="+", default=[3, 15, 23])
+    parser.add_argument("--bpp", type=float, nargs="+", default=[0.05, 0.1, 0.15])
+    parser.add_argument("--effort", type=int, choices=range(1, 10), default=5)
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args()
+    points = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    have = {(p["image"], p["bpp_asked"], p["method"], p["effort"]) for p in points}
+    paths = [options.data / f"kodim{number:02}.png" for number in options.images]
+    todo = [
+        (str(path), bpp, method, options.effort)
+        for bpp in options.bpp
+        for path in paths
+        for method in METHODS
+        if (path.stem, bpp, method, options.effort) not in have
+    ]
+    with ProcessPoolExecutor(options.jobs) as pool:
+        for done in as_completed([pool.submit(case, *arguments) for arguments in todo]):
+            points.append(done.result())
+            print(points[-1], flush=True)
+            points.sort(key=lambda p: (p["effort"], p["bpp_asked"], p["image"], p["method"]))
+            RESULTS.write_text(json.dumps(points, indent=1) + "\n")
+    before, _, rest = TABLE.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    text = table([p for p in points if p["effort"] == options.effort])
+    TABLE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
+BEGIN, END = "<!-- table -->", "<!-- end of table -->"
+
+if __name__ == "__main__":
+    main()
