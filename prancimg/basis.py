@@ -31,7 +31,7 @@ class Kind(IntEnum):
     """How a block's columns are drawn. The numbers are part of the file format."""
 
     IDENTITY = 0
-    """One parameter a column: direct weights, the control."""
+    """One parameter a column, in a random order: direct weights, the control."""
     SIGN = 1
     """±1, one random bit each."""
     POPCOUNT = 2
@@ -66,15 +66,11 @@ class Basis:
 Product = Callable[[int, int, Block, Array], Array]
 
 
-def tensor_block(start: int, size: int, kind: Kind) -> Block:
-    """The block of one tensor: small tensors keep every entry."""
-    return Block(start, size, Kind.IDENTITY if size <= WHOLE else kind)
-
-
 def block_basis(sizes: Sequence[int], kind: Kind, seed: int) -> Basis:
-    """A block for each tensor."""
+    """A block for each tensor; small tensors keep every entry."""
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    return Basis(seed, tuple(tensor_block(start, size, kind) for start, size in zip(starts, sizes, strict=True)))
+    kinds = [Kind.IDENTITY if size <= WHOLE else kind for size in sizes]
+    return Basis(seed, tuple(map(Block, starts, sizes, kinds)))
 
 
 def dense_basis(sizes: Sequence[int], kind: Kind, seed: int) -> Basis:
@@ -124,7 +120,7 @@ def expand_block(seed: int, index: int, block: Block, a: Array, chunk: int = CHU
     """
     out = zeros(block.rows, a)
     if block.kind == Kind.IDENTITY:
-        out[: len(a)] = a
+        out[convert(_order(seed, index, block)[: len(a)], a)] = a
     elif block.kind == Kind.HADAMARD:
         signs, rows, columns = (convert(part, a) for part in _hadamard_parts(seed, index, block.rows))
         padded = zeros(len(columns), a)
@@ -139,7 +135,7 @@ def expand_block(seed: int, index: int, block: Block, a: Array, chunk: int = CHU
 def expand_block_transposed(seed: int, index: int, block: Block, g: Array, k: int, chunk: int = CHUNK) -> Array:
     """The first ``k`` columns of block number ``index``, transposed, times ``g`` (rows,): (k,) in g's dtype."""
     if block.kind == Kind.IDENTITY:
-        return g[:k]
+        return g[convert(_order(seed, index, block)[:k], g)]
     if block.kind == Kind.HADAMARD:
         signs, rows, columns = (convert(part, g) for part in _hadamard_parts(seed, index, block.rows))
         padded = zeros(len(columns), g)
@@ -154,13 +150,14 @@ def expand_block_transposed(seed: int, index: int, block: Block, g: Array, k: in
 def entries(seed: int, index: int, block: Block, c0: int, c1: int, *, like: Array) -> Array:
     """Columns ``c0 .. c1-1`` of block number ``index``: (rows, c1-c0) int64, of the kind and device of ``like``.
 
+    IDENTITY: 1 in row order[column]; the order sorts the words of counters (i//4, 0, index, kind), word i%4 for row i.
     SIGN: bit r%32 of word r//32%4 of Philox counter (r//128, column, index, kind); a set bit is -1.
     POPCOUNT: the ones in word r%4 of counter (r//4, column, index, kind), less 16.
     """
     xp = namespace(like)
     columns = arange(c0, c1, like)
     if block.kind == Kind.IDENTITY:
-        return cast(arange(0, block.rows, like)[:, None] == columns, columns)
+        return cast(arange(0, block.rows, like)[:, None] == convert(_order(seed, index, block)[c0:c1], like), columns)
     if block.kind == Kind.HADAMARD:
         signs, rows, order = (convert(part, like) for part in _hadamard_parts(seed, index, block.rows))
         return (1 - 2 * (_popcount(rows[:, None] & order[c0:c1]) & 1)) * signs[:, None]
@@ -195,14 +192,29 @@ def _hadamard(bits: int) -> np.ndarray:
 def _hadamard_parts(seed: int, index: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Signs (rows,), the rows (rows,) and the order of the columns (n,) taken from a Hadamard matrix of order n.
 
-    n is the power of two from ``rows`` up. Word i of use u is word i%4 of Philox counter (i//4, u, index, 3): use 0
-    makes signs (a set low bit is -1), uses 1 and 2 the orders of rows and columns (by a stable sort of their words).
+    n is the power of two from ``rows`` up. Use 0 of the words makes signs (a set low bit is -1), uses 1 and 2 the
+    orders of rows and columns.
     """
     n = 1 << (rows - 1).bit_length()
-    groups = np.arange(-(-n // 4), dtype=np.int64)
-    words = [np.stack(philox4x32((groups, use, index, int(Kind.HADAMARD)), seed), 1).ravel()[:n] for use in range(3)]
-    row_order, column_order = (np.argsort(word, kind="stable") for word in words[1:])
-    return 1 - 2 * (words[0][:rows] & 1), row_order[:rows], column_order
+    signs, row_words, column_words = (_words(seed, index, Kind.HADAMARD, use, n) for use in range(3))
+    return 1 - 2 * (signs[:rows] & 1), _sorted(row_words)[:rows], _sorted(column_words)
+
+
+@lru_cache(maxsize=64)
+def _order(seed: int, index: int, block: Block) -> np.ndarray:
+    """The row of every column of an identity block."""
+    return _sorted(_words(seed, index, Kind.IDENTITY, 0, block.rows))
+
+
+def _words(seed: int, index: int, kind: Kind, use: int, count: int) -> np.ndarray:
+    """Word i is word i%4 of Philox counter (i//4, use, index, kind)."""
+    groups = np.arange(-(-count // 4), dtype=np.int64)
+    return np.stack(philox4x32((groups, use, index, int(kind)), seed), 1).ravel()[:count]
+
+
+def _sorted(words: np.ndarray) -> np.ndarray:
+    """The order that sorts words; equal ones keep theirs."""
+    return np.argsort(words, kind="stable")
 
 
 def _popcount(x: Array) -> Array:

@@ -53,7 +53,8 @@ def frequencies() -> np.ndarray:
     below = np.where(edge < 0, beyond, (2 << 30) - beyond)
     total = (1 << PRECISION) - WIDTH
     cumulative = np.pad(below * total >> 31, ((0, 0), (0, 0), (1, 1)), constant_values=((0, 0), (0, 0), (0, total)))
-    return np.diff(cumulative) + 1
+    counts: np.ndarray = np.diff(cumulative) + 1
+    return counts
 
 
 @lru_cache(maxsize=1)
@@ -62,12 +63,16 @@ def weights() -> np.ndarray:
 
     Its ``Categorical`` turns weights w that sum to 2**24 - 128 into the frequencies w + 1, exactly.
     """
-    return frequencies().reshape(-1, WIDTH) - 1.0
+    rows: np.ndarray = frequencies().reshape(-1, WIDTH) - 1.0
+    return rows
 
 
 @lru_cache(maxsize=TABLES)
 def _centred(table: int) -> constriction.stream.model.Categorical:
     return constriction.stream.model.Categorical(weights()[MEANS * table + MEANS // 2], perfect=False)
+
+
+_FAMILY = constriction.stream.model.Categorical(perfect=False)
 
 
 @lru_cache(maxsize=32)
@@ -88,6 +93,21 @@ def cost(values: np.ndarray, scale: int) -> float:
     escapes = np.count_nonzero((symbols == 0) | (symbols == WIDTH - 1))
     frequency = frequencies()[table, MEANS // 2][symbols]
     return float((PRECISION - np.log2(frequency)).sum() + shift * values.size + 2 * _ESCAPE_BITS * escapes)
+
+
+def near_cost(values: np.ndarray, mean: np.ndarray, table: np.ndarray) -> float:
+    """Bits of :meth:`Encoder.put_near`."""
+    whole, row = _near(mean, table)
+    symbols = np.clip(values - whole + CENTRE, 0, WIDTH - 1)
+    escapes = np.count_nonzero((symbols == 0) | (symbols == WIDTH - 1))
+    frequency = frequencies().reshape(-1, WIDTH)[row, symbols]
+    return float((PRECISION - np.log2(frequency)).sum() + 2 * _ESCAPE_BITS * escapes)
+
+
+def _near(mean: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means in eighths and tables to rounded means and rows of :func:`weights`."""
+    whole = mean + MEANS // 2 >> 3
+    return whole, MEANS * table + (mean - MEANS * whole + MEANS // 2)
 
 
 def best_scale(values: np.ndarray) -> int:
@@ -115,12 +135,24 @@ class Encoder:
         high, low = shifted >> shift, shifted & (1 << shift) - 1
         symbols = np.clip(high + CENTRE, 0, WIDTH - 1).astype(np.int32)
         self._range.encode(symbols, _centred(table))
-        escaped = high[(symbols == 0) | (symbols == WIDTH - 1)] + (1 << 2 * _ESCAPE_BITS - 1)
+        self._put_escapes(high, symbols)
+        if shift:
+            self._range.encode(low.astype(np.int32), _uniform(shift))
+
+    def put_near(self, values: np.ndarray, mean: np.ndarray, table: np.ndarray) -> None:
+        """Append integers (int64), each with a distribution of its own: its mean in eighths and its table."""
+        if np.abs(values).max() >= MAGNITUDE:
+            raise PrancImgError("a coefficient is too large for the format")
+        whole, row = _near(mean, table)
+        symbols = np.clip(values - whole + CENTRE, 0, WIDTH - 1).astype(np.int32)
+        self._range.encode(symbols, _FAMILY, weights()[row])
+        self._put_escapes(values, symbols)
+
+    def _put_escapes(self, values: np.ndarray, symbols: np.ndarray) -> None:
+        escaped = values[(symbols == 0) | (symbols == WIDTH - 1)] + (1 << 2 * _ESCAPE_BITS - 1)
         if escaped.size:
             halves = np.stack((escaped >> _ESCAPE_BITS, escaped & (1 << _ESCAPE_BITS) - 1), 1)
             self._range.encode(halves.reshape(-1).astype(np.int32), _uniform(_ESCAPE_BITS))
-        if shift:
-            self._range.encode(low.astype(np.int32), _uniform(shift))
 
     def finish(self) -> bytes:
         """All bytes so far, a whole number of 32-bit words."""
@@ -139,19 +171,32 @@ class Decoder:
     def take(self, count: int, scale: int) -> np.ndarray:
         """The next ``count`` integers, int64."""
         table, shift = _split(scale)
-        try:
-            symbols = self._decode(count, _centred(table))
-            high, escaped = symbols - CENTRE, (symbols == 0) | (symbols == WIDTH - 1)
-            if escaped.any():
-                halves = self._decode(2 * int(escaped.sum()), _uniform(_ESCAPE_BITS)).reshape(-1, 2)
-                high[escaped] = (halves[:, 0] << _ESCAPE_BITS | halves[:, 1]) - (1 << 2 * _ESCAPE_BITS - 1)
-            low = self._decode(count, _uniform(shift)) if shift else 0
-        except AssertionError as error:  # constriction's word for bytes no encoder wrote
-            raise PrancImgError("the coefficients are damaged") from error
+        symbols = self._decode(_centred(table), count)
+        high = symbols - CENTRE
+        self._take_escapes(high, symbols)
+        low = self._decode(_uniform(shift), count) if shift else 0
         values = (high << shift) + low - (1 << shift >> 1)
         if count and (values.min() < -MAGNITUDE or values.max() >= MAGNITUDE):
             raise PrancImgError("a coefficient is out of range")
         return values
 
-    def _decode(self, count: int, model: object) -> np.ndarray:
-        return self._range.decode(model, count).astype(np.int64)  # type: ignore[no-any-return]
+    def take_near(self, mean: np.ndarray, table: np.ndarray) -> np.ndarray:
+        """The next integers, int64, one for each distribution."""
+        whole, row = _near(mean, table)
+        symbols = self._decode(_FAMILY, weights()[row])
+        values: np.ndarray = symbols + whole - CENTRE
+        self._take_escapes(values, symbols)
+        return values
+
+    def _take_escapes(self, values: np.ndarray, symbols: np.ndarray) -> None:
+        escaped = (symbols == 0) | (symbols == WIDTH - 1)
+        if escaped.any():
+            halves = self._decode(_uniform(_ESCAPE_BITS), 2 * int(escaped.sum())).reshape(-1, 2)
+            values[escaped] = (halves[:, 0] << _ESCAPE_BITS | halves[:, 1]) - (1 << 2 * _ESCAPE_BITS - 1)
+
+    def _decode(self, model: object, argument: object) -> np.ndarray:
+        try:
+            symbols: np.ndarray = self._range.decode(model, argument)
+        except AssertionError as error:  # constriction's word for bytes no encoder wrote
+            raise PrancImgError("the coefficients are damaged") from error
+        return symbols.astype(np.int64)

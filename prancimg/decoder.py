@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prancimg import bitstream
-from prancimg.basis import Block, Kind, expand_block, tensor_block
+from prancimg.basis import Block, Kind, expand_block
 from prancimg.bitstream import Coded, Header, Segment
 from prancimg.coder import Decoder
 from prancimg.errors import PrancImgError
@@ -33,7 +33,10 @@ class Model:
         siren, theta0 = load_prior(header.prior) if header.prior else (header.siren, header.siren.seeded(header.seed))
         if siren != header.siren:
             raise PrancImgError(f"prior {header.prior} belongs to another network")
-        blocks = [tensor_block(0, len(tensor), Kind(header.kind)) for tensor in theta0.values()]
+        blocks = [
+            Block(0, len(tensor), Kind.IDENTITY if coded.k == len(tensor) else Kind(header.kind))
+            for tensor, coded in zip(theta0.values(), header.tensors, strict=True)
+        ]
         return Model(siren, theta0, header.seed, blocks)
 
     def parameters(self, alpha: Sequence[np.ndarray], coded: Sequence[Coded]) -> dict[str, np.ndarray]:

@@ -1,0 +1,132 @@
+"""The feature field: a pyramid of integer grids, summed into the channels that the SIREN reads at every pixel.
+
+    F(L) = 0;    F(l) = up(F(l+1)) + Σ over components c of  gain[l, c] · step · q(c, l);    the SIREN reads F(0)
+
+A coefficient is one smooth bump at one level and place, pushed along one direction of the channels. Component 0 is
+luma, 1 and 2 are chroma; level 0 has the size of the picture, level l half of it l times. NumPy and torch alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from prancimg.arrays import Array, namespace
+
+MAX_LEVELS = 7
+COMPONENTS = 3
+CHANNELS = 4
+_SMALLEST = 4
+"""A coarser level is added while the shorter side of the coarsest one is longer than this."""
+STEP_CODES = 256
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One integer grid."""
+
+    component: int
+    level: int
+    height: int
+    width: int
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """(component, level)."""
+        return self.component, self.level
+
+    @property
+    def count(self) -> int:
+        """Its number of coefficients."""
+        return self.height * self.width
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """All grids of a picture: luma from level ``luma_from``, chroma from level ``chroma_from`` up to the coarsest."""
+
+    height: int
+    width: int
+    luma_from: int = 0
+    chroma_from: int = 2
+
+    @cached_property
+    def levels(self) -> int:
+        """Their number, 1 to 7."""
+        number, side = 1, min(self.height, self.width)
+        while number < MAX_LEVELS and side > _SMALLEST:
+            side, number = (side + 1) // 2, number + 1
+        return number
+
+    def size(self, level: int) -> tuple[int, int]:
+        """Height and width of a level: the picture's over 2**level, rounded up."""
+        return -(-self.height >> level), -(-self.width >> level)
+
+    @cached_property
+    def grids(self) -> tuple[Grid, ...]:
+        """In coding order: coarse to fine, luma before its chroma."""
+        first = [min(start, self.levels - 1) for start in (self.luma_from, self.chroma_from, self.chroma_from)]
+        return tuple(
+            Grid(component, level, *self.size(level))
+            for level in reversed(range(self.levels))
+            for component in range(COMPONENTS)
+            if level >= first[component]
+        )
+
+
+def step_value(code: int) -> float:
+    """The quantiser's step of a step code from 0 to 255: 0.04 at 128, doubling every 32."""
+    return float(0.04 * 2 ** ((code - 128) / 32))
+
+
+def upsample(x: Array, taps: Array, height: int, width: int) -> Array:
+    """Twice the size: (c, h, w) to (c, height, width), separable, edges repeated.
+
+    Even samples are Σ taps[k] · x[i - 2 + k], odd ones Σ taps[3 - k] · x[i - 1 + k].
+    """
+    xp = namespace(x)
+    for axis, size in ((1, height), (2, width)):
+        n = x.shape[axis]
+        at = [slice(None)] * 3
+
+        def cut(start: int, stop: int, x: Array = x, at: list[slice] = at, axis: int = axis) -> Array:
+            return x[(*at[:axis], slice(start, stop))]
+
+        padded = xp.concatenate([cut(0, 1)] * 2 + [x] + [cut(n - 1, n)] * 2, axis)
+        parts = [padded[(*at[:axis], slice(k, k + n))] for k in range(5)]
+        even = sum(taps[k] * parts[k] for k in range(4))
+        odd = sum(taps[3 - k] * parts[k + 1] for k in range(4))
+        shape = list(x.shape)
+        shape[axis] = 2 * n
+        x = xp.stack([even, odd], axis + 1).reshape(shape)[(*at[:axis], slice(0, size))]
+    return x
+
+
+def features(pyramid: Pyramid, q: Mapping[tuple[int, int], Array], gain: Array, taps: Array, step: float) -> Array:
+    """Coefficients (h, w) by (component, level), as floats, to the field (channels, height, width)."""
+    field = None
+    for level in reversed(range(pyramid.levels)):
+        if field is not None:
+            field = upsample(field, taps, *pyramid.size(level))
+        for component in range(COMPONENTS):
+            if (component, level) in q:
+                here = (gain[level, component] * step)[:, None, None] * q[component, level][None]
+                field = here if field is None else field + here
+    return field
+
+
+def sharpen(rgb: Array, kernel: Array) -> Array:
+    """rgb + a 3 x 3 convolution of it: (3, h, w) and (3, 27) to (3, h, w); edges repeated, input channel slowest."""
+    xp = namespace(rgb)
+    _, height, width = rgb.shape
+    wide = xp.concatenate([rgb[:, :, :1], rgb, rgb[:, :, -1:]], 2)
+    wide = xp.concatenate([wide[:, :1], wide, wide[:, -1:]], 1)
+    patches = xp.stack([wide[:, y : y + height, x : x + width] for y in range(3) for x in range(3)], 1)
+    return rgb + (kernel @ patches.reshape(27, height * width)).reshape(3, height, width)
+
+
+Coefficients = dict[tuple[int, int], np.ndarray]
+"""Integer grids (h, w) int32 by (component, level)."""
