@@ -25,6 +25,11 @@ def load_prior(number: int) -> tuple[Siren, dict[str, np.ndarray]]:
     data = (files("prancimg") / "data" / f"siren-{number}.bin").read_bytes()
     if hashlib.sha256(data).hexdigest() != _DIGESTS[number]:
         raise PrancImgError(f"the installed prior {number} is damaged: reinstall prancimg")
+    return unpack_prior(data)
+
+
+def unpack_prior(data: bytes) -> tuple[Siren, dict[str, np.ndarray]]:
+    """The inverse of :func:`pack_prior`, with flat int64 tensors in units of 2**-20."""
     siren = Siren(*np.frombuffer(data, "<u2", 2).tolist())
     sizes = {name: math.prod(shape) for name, shape in siren.shapes.items()}
     at, tensors = 4 + len(sizes), {}
