@@ -47,7 +47,7 @@ def jpeg(image: np.ndarray, size: int) -> bytes | None:
     """The JPEG file of the highest quality within ``size`` bytes, or None where even the lowest is larger."""
     best, least = None, np.inf
     for subsampling in ("4:2:0", "4:4:4"):
-        for quality in range(1, 96):
+        for quality in range(96):
             buffer = io.BytesIO()
             Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=subsampling, optimize=True)
             if buffer.tell() <= size:
