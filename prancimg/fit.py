@@ -53,68 +53,60 @@ def fit_siren(
     progress: Callable[[float], None] | None = None,
 ) -> Fitted:
     """Fit ``counts[t]`` coefficients of every tensor t to a picture (H, W, 3) uint8, to take ``bits`` bits together."""
-    siren, names = model.siren, list(model.siren.shapes)
-    pixels, where = _targets(image, bits, device)
+    siren, shapes = model.siren, model.siren.shapes
+    names = list(shapes)
+    samples = _Samples(image, bits, device)
     theta0 = {
         name: torch.from_numpy(tensor / 2.0**FRACTION).to(device, torch.float32)
         for name, tensor in model.theta0.items()
     }
     # What a coefficient of 1 changes: frequencies move more than phases, the readout less than the layers before it.
     unit = [4.0, 2.0] + [1.0] * (len(names) - 4) + [0.5, 0.5]
-    gain = [u / column_norm(block) for u, block in zip(unit, model.blocks, strict=True)]
+    norm = [column_norm(block) for block in model.blocks]
+    scale = np.log(unit) - np.log(norm)  # the log of a step in the file, less that of a step in units
 
     def offsets(t: int, a: Tensor) -> Tensor:
-        """A tensor's offsets from θ0, from coefficients times their steps in units."""
-        return gain[t] * expand_block(model.seed, t, model.blocks[t], a)
+        """A tensor's offsets from θ0 in units, from coefficients times their steps in units."""
+        return expand_block(model.seed, t, model.blocks[t], a).view(shapes[names[t]]) / norm[t]
 
-    codes = np.log([step_size(code) / 2**FRACTION for code in range(STEPS)])
-    file_step = np.log(gain)  # the log of a step in the file, less that of a step in units
     a = [torch.zeros(k, device=device) for k in counts]
     log_step = torch.full((len(names),), math.log(0.02), device=device)
     log_spread = torch.full((len(names),), 1.0 if 3 * sum(counts) < bits else 0.0, device=device)
-    soap, table_soap = Soap(len(names)), Soap(2, beta2=0.95)
-    generator = torch.Generator(device).manual_seed(0)
-    draw = np.random.default_rng(0)
-    stride = max(1, round(math.sqrt(pixels.shape[1] * pixels.shape[2] / BATCH)))
     owner = torch.repeat_interleave(torch.tensor(counts)).to(device)
-    price, spent_mean, mse_mean, hard = 0.4 / bits, 0.0, 0.0, False
+    soap, table_soap, price = Soap(len(names)), Soap(2, beta2=0.95), _Price(bits, iterations)
+    generator = torch.Generator(device).manual_seed(0)
+    error_mean, hard = 0.0, False
     for i in range(iterations):
         done = i / iterations
         if not hard and done >= HARD:
             hard = True
-            nearest = np.abs((log_step.cpu().numpy() + file_step)[:, None] - codes).argmin(1)
-            log_step = torch.from_numpy(codes[nearest] - file_step).to(log_step)
-        top, left = draw.integers(stride, size=2).tolist()
-        target = pixels[:, top::stride, left::stride].reshape(3, -1)
-        inputs = where[:, top::stride, left::stride].reshape(2, -1)
+            log_step = torch.from_numpy(_CODES[_nearest(log_step, scale)] - scale).to(log_step)
         flat = torch.cat(a).requires_grad_()
         table = torch.stack((log_step, log_spread)).requires_grad_()
-        step = table[0].exp()[owner]
+        step, spread = table.exp()[:, owner]
         q = flat / step
         q = q + (q.round() - q).detach() if hard else q + (torch.rand(len(q), generator=generator, device=device) - 0.5)
-        spent = laplace_bits(q, table[1].exp()[owner]).sum()
+        spent = laplace_bits(q, spread).sum()
         parts = torch.split(q * step, list(counts))
-        weights = {name: (theta0[name] + offsets(t, parts[t])).view(siren.shapes[name]) for t, name in enumerate(names)}
-        mse = (siren(weights, inputs) - target).square().mean()
-        mse_now, spent_now = mse.item(), spent.item()
-        if not math.isfinite(mse_now):
+        weights = {
+            name: theta0[name].view(s) + unit[t] * offsets(t, parts[t])
+            for t, (name, s) in enumerate(siren.shapes.items())
+        }
+        inputs, target = samples.draw()
+        error = (siren(weights, inputs) - target).square().mean()
+        if not math.isfinite(error.item() + spent.item()):
             raise PrancImgError("the fit diverged")
-        mse_mean = mse_now if i == 0 else 0.9 * mse_mean + 0.1 * mse_now
-        spent_mean = spent_now if i == 0 else 0.9 * spent_mean + 0.1 * spent_now
-        (mse / (mse_mean + 1e-12) + price * spent).backward()
-        if done > 0.1:  # steer the price towards the bits asked for, more firmly towards the end
-            error = (0.03 + 0.3 * done**2) * (spent_mean / (0.992 * bits) - 1)
-            most = max(0.03, 6 / iterations)
-            price = min(20 / bits, max(0.005 / bits, price * math.exp(min(most, max(-most, error)))))
+        error_mean = error.item() if i == 0 else 0.9 * error_mean + 0.1 * error.item()
+        (error / (error_mean + 1e-12) + price.value * spent).backward()
+        price.follow(spent.item(), done)
         with torch.no_grad():
             assert flat.grad is not None and table.grad is not None
             rate = RATE * min(1.0, i / 30) * (0.49 * (1 + math.cos(math.pi * done)) + 0.02)
-            gradients = torch.split(flat.grad, list(counts))
             # The gradient in weight space, as far as the basis reaches; its direction, pulled back.
-            spread = [offsets(t, g).view(siren.shapes[names[t]]) / unit[t] for t, g in enumerate(gradients)]
-            for t, direction in enumerate(soap.directions(spread)):
+            gradients = [offsets(t, g) for t, g in enumerate(torch.split(flat.grad, list(counts)))]
+            for t, direction in enumerate(soap.directions(gradients)):
                 back = expand_block_transposed(model.seed, t, model.blocks[t], direction.reshape(-1), counts[t])
-                a[t] = a[t] - rate / column_norm(model.blocks[t]) * back
+                a[t] = a[t] - rate / norm[t] * back
             calm = 0.02 * min(1.0, max(0.1, 2 * (1 - done)))
             step_move, spread_move = table_soap.directions(list(table.grad))
             if not hard:
@@ -122,9 +114,55 @@ def fit_siren(
             log_spread = (log_spread - calm * spread_move).clamp(-3, 8)
         if progress:
             progress((i + 1) / iterations)
-    nearest = np.abs((log_step.cpu().numpy() + file_step)[:, None] - codes).argmin(1)
-    alpha = [x.cpu().numpy() / math.exp(codes[n] - f) for x, n, f in zip(a, nearest, file_step, strict=True)]
-    return Fitted(alpha, nearest.tolist())
+    codes = _nearest(log_step, scale)
+    alpha = [x.cpu().numpy() / math.exp(_CODES[code] - s) for x, code, s in zip(a, codes, scale, strict=True)]
+    return Fitted(alpha, codes.tolist())
+
+
+class _Price:
+    """What a bit costs, steered so that the bits spent come to those asked for."""
+
+    def __init__(self, bits: float, iterations: int) -> None:
+        self.bits, self.most = bits, max(0.03, 6 / iterations)
+        self.value, self.mean = 0.4 / bits, 0.0
+
+    def follow(self, spent: float, done: float) -> None:
+        """Move the price, more firmly towards the end."""
+        self.mean = 0.9 * self.mean + 0.1 * spent if self.mean else spent
+        if done > 0.1:
+            pull = (0.03 + 0.3 * done**2) * (self.mean / (0.992 * self.bits) - 1)
+            moved = self.value * math.exp(min(self.most, max(-self.most, pull)))
+            self.value = min(20 / self.bits, max(0.005 / self.bits, moved))
+
+
+class _Samples:
+    """Minibatches of a picture: lattices of about BATCH pixels, shifted at random."""
+
+    def __init__(self, image: np.ndarray, bits: float, device: torch.device) -> None:
+        height, width = image.shape[:2]
+        self.pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1) / 255
+        self.places = torch.from_numpy(coordinates(height, width)).view(2, height, width)
+        if min(height, width) >= 64 and bits < 0.25 * height * width:  # so few bits show no finer detail
+            self.pixels, self.places = avg_pool2d(self.pixels, 2), avg_pool2d(self.places, 2)
+        self.pixels, self.places = self.pixels.to(device), self.places.to(device)
+        self.stride = max(1, round(math.sqrt(self.pixels[0].numel() / BATCH)))
+        self.random = np.random.default_rng(0)
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """Coordinates (2, n) and samples (3, n) in [0, 1]."""
+        top, left = self.random.integers(self.stride, size=2).tolist()
+        places, pixels = (x[:, top :: self.stride, left :: self.stride] for x in (self.places, self.pixels))
+        return places.reshape(2, -1), pixels.reshape(3, -1)
+
+
+_CODES = np.log([step_size(code) / 2**FRACTION for code in range(STEPS)])
+"""The logarithm of every step that a file can hold."""
+
+
+def _nearest(log_step: Tensor, scale: np.ndarray) -> np.ndarray:
+    """The step code nearest to each step in units."""
+    codes: np.ndarray = np.abs((log_step.cpu().numpy() + scale)[:, None] - _CODES).argmin(1)
+    return codes
 
 
 def laplace_bits(q: Tensor, spread: Tensor) -> Tensor:
@@ -134,13 +172,3 @@ def laplace_bits(q: Tensor, spread: Tensor) -> Tensor:
     outside = torch.exp(-(size - 0.5).clamp(min=0) / spread) * (1 - torch.exp(-1 / spread)) * 0.5
     inside = 1 - 0.5 * (torch.exp(-(0.5 - size).clamp(min=0) / spread) + torch.exp(-(0.5 + size) / spread))
     return -torch.log2(torch.where(size < 0.5, inside, outside) + 1e-9)
-
-
-def _targets(image: np.ndarray, bits: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Pixels (3, h, w) in [0, 1] and their coordinates (2, h, w); halved where so few bits show no finer detail."""
-    height, width = image.shape[:2]
-    pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1) / 255
-    where = torch.from_numpy(coordinates(height, width)).view(2, height, width)
-    if min(height, width) >= 64 and bits < 0.25 * height * width:
-        pixels, where = avg_pool2d(pixels, 2), avg_pool2d(where, 2)
-    return pixels.to(device), where.to(device)
