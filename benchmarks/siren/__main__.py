@@ -129,6 +129,13 @@ def table(points: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def insert(page: Path, name: str, text: str) -> None:
+    """Put text between the marks ``<!-- name -->`` and ``<!-- end of name -->`` of a page."""
+    before, begin, rest = page.read_text().partition(f"<!-- {name} -->")
+    _, end, after = rest.partition(f"<!-- end of {name} -->")
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
+
+
 def main() -> None:
     """Compute what is missing, keep it, and write the table between the markers of docs/siren.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.siren")
@@ -154,13 +161,8 @@ def main() -> None:
             print(points[-1], flush=True)
             points.sort(key=lambda p: (p["effort"], p["bpp_asked"], p["image"], p["method"]))
             RESULTS.write_text(json.dumps(points, indent=1) + "\n")
-    before, _, rest = TABLE.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    text = table([p for p in points if p["effort"] == options.effort])
-    TABLE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+    insert(TABLE, "table", table([p for p in points if p["effort"] == options.effort]))
 
-
-BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 
 if __name__ == "__main__":
     main()
