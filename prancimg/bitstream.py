@@ -221,8 +221,5 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _name(kind: int) -> str:
-    return (
-        f"{Segment(kind).name.lower().replace('_', ' ')} segment"
-        if kind in Segment.__members__.values()
-        else f"segment {kind}"
-    )
+    known = kind in Segment.__members__.values()
+    return f"{Segment(kind).name.lower().replace('_', ' ')} segment" if known else f"segment {kind}"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from prancimg import bitstream, context
-from prancimg.bitstream import Coded, Header, Segment
+from prancimg.bitstream import Header, Segment
 from prancimg.coder import Encoder
 from prancimg.decoder import Model, decode_array
 from prancimg.errors import PrancImgError

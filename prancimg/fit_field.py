@@ -46,6 +46,8 @@ _DEAD = 0.03
 """How far a dead zone may widen before a coarser step takes over."""
 _LUMA_CHROMA = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
+Grids = Mapping[tuple[int, int], Tensor]
+
 # The step code of every tensor that adapts, and its number of coefficients where that is not its size.
 _ADAPTED: dict[str, tuple[int, int | None]] = {
     "w0": (56, None),
@@ -162,9 +164,7 @@ class Canvas:
                 shown[c] = below
         return torch.cat(out)
 
-    def error(
-        self, q: Mapping[tuple[int, int], Tensor], weights: Mapping[str, Tensor], step: float, r: float
-    ) -> Tensor:
+    def error(self, q: Grids, weights: Mapping[str, Tensor], step: float, r: float) -> Tensor:
         """Mean squared error of the picture painted; ``r`` is (rate - 128) / 64."""
         field = features(self.pyramid, q, weights["gain"], weights["taps"], step, fused.upsample)
         phases = weights["b0"] + weights["slope"] * r
@@ -173,8 +173,8 @@ class Canvas:
 
     def bits(
         self,
-        q: Mapping[tuple[int, int], Tensor],
-        u: Mapping[tuple[int, int], Tensor],
+        q: Grids,
+        u: Grids,
         weights: Mapping[str, Tensor],
         r: float,
     ) -> Tensor:
@@ -312,9 +312,8 @@ def fit_field(
     generator = torch.Generator(device).manual_seed(seed)
     count = image.shape[0] * image.shape[1]
     steered = price is None
-    free = Networks(
-        Model.of(header_for(image, 1e-3, seed, False)), header_for(image, 1e-3, seed, False).tensors, device
-    )
+    plain = header_for(image, 1e-3, seed, False)
+    free = Networks(Model.of(plain), plain.tensors, device)
 
     def first(price: float) -> tuple[Canvas, Tensor, float]:
         """The analytic start at a price, and about how many bits a fit from there will take."""
@@ -381,7 +380,7 @@ def fit_field(
         if not math.isfinite(loss.item()):
             raise PrancImgError("the fit diverged")
         if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         rate = (0.49 * (1 + math.cos(math.pi * done)) + 0.02) * min(1.0, (i + 1) / 5)
         networks.move(NETWORK_RATE * max(rate, 0.05))
         if fixed is None:

@@ -124,11 +124,13 @@ class _Squash(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor) -> Tensor:
         ctx.root = (q * q).add_(1).sqrt_()
-        return torch.copysign(q.abs().add_(ctx.root).log_(), q)
+        logarithm: Tensor = q.abs().add_(ctx.root).log_()
+        return torch.copysign(logarithm, q)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0] / ctx.root
+        out: Tensor = gradients[0] / ctx.root
+        return out
 
 
 def squash(q: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def load_prior(number: int) -> tuple[Siren, dict[str, np.ndarray]]:
 
 
 def pack_prior(siren: Siren, tensors: Mapping[str, np.ndarray]) -> bytes:
-    """The bytes of a prior file, little-endian: hidden (u16), layers, channels, a shift a tensor (u8), θ0 >> shift (i16)."""
+    """A prior file, little-endian: hidden (u16), layers, channels, a shift a tensor (u8 each), θ0 >> shift (i16)."""
     head, body = siren.hidden.to_bytes(2, "little") + bytes([siren.layers, siren.channels]), b""
     for name in siren.shapes:
         units = np.rint(tensors[name].astype(np.float64).ravel() * 2.0**FRACTION).astype(np.int64)
