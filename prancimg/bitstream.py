@@ -14,7 +14,9 @@ from enum import IntEnum
 
 from prancimg.basis import Kind
 from prancimg.coder import SCALES
+from prancimg.context import MAX_RATE
 from prancimg.errors import PrancImgError
+from prancimg.field import MAX_LEVELS, STEP_CODES, Pyramid
 from prancimg.siren import Siren
 
 SIGNATURE = b"\x8bPRC\r\n\x1a\n"
@@ -23,7 +25,7 @@ VERSION = 1
 MAX_PIXELS = 178_956_970
 """Default cap on width · height, the same as Pillow's decompression-bomb error."""
 MAX_SIDE = 1 << 20
-MAX_HIDDEN, MAX_LAYERS = 512, 16
+MAX_HIDDEN, MAX_LAYERS, MAX_CHANNELS = 512, 16, 16
 MAX_ENTRIES = 1 << 31
 """Cap on the entries of B a decoder may have to generate."""
 MAX_WORK = 1 << 43
@@ -37,6 +39,13 @@ class Segment(IntEnum):
 
     HEADER = 1
     WEIGHTS = 2
+    FIELD_0 = 16
+    FIELD_1 = 17
+    FIELD_2 = 18
+    FIELD_3 = 19
+    FIELD_4 = 20
+    FIELD_5 = 21
+    FIELD_6 = 22
 
 
 @dataclass(frozen=True)
@@ -66,15 +75,29 @@ class Header:
     kind: int
     """The kind of the basis blocks, :class:`prancimg.basis.Kind`."""
     tensors: tuple[Coded, ...]
+    channels: int = 0
+    """Of the field that the network reads; 0: there is none, and the fields below are 0."""
+    luma_from: int = 0
+    """Finest level of the field's luma; likewise of its chroma."""
+    chroma_from: int = 0
+    rate: int = 0
+    """The rate index that the network and the context model are told."""
+    step: int = 0
+    """Step code of the field, see :func:`prancimg.field.step_value`."""
 
     @property
     def siren(self) -> Siren:
         """The network."""
-        return Siren(self.hidden, self.layers)
+        return Siren(self.hidden, self.layers, self.channels)
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """The grids of the field."""
+        return Pyramid(self.height, self.width, self.luma_from, self.chroma_from)
 
     def pack(self) -> bytes:
         """All fields in order, as varints; step and scale only where a tensor has coefficients."""
-        numbers = [getattr(self, name) for name in _SCALARS]
+        numbers = [getattr(self, name) for name in (*_SCALARS, *(_FIELD_SCALARS if self.channels else ()))]
         for coded in self.tensors:
             numbers += [coded.k, coded.step, coded.scale] if coded.k else [0]
         return b"".join(map(varint, numbers))
@@ -92,8 +115,10 @@ class Header:
             return value
 
         scalars = {name: number(name, *limits) for name, limits in _SCALARS.items()}
+        if scalars["channels"]:
+            scalars |= {name: number(name, *limits) for name, limits in _FIELD_SCALARS.items()}
         coded, work, parameters = [], 0, 0
-        for name, shape in Siren(scalars["hidden"], scalars["layers"]).shapes.items():
+        for name, shape in Siren(scalars["hidden"], scalars["layers"], scalars["channels"]).shapes.items():
             size = math.prod(shape)
             k = number(f"number of coefficients of {name}", 0, size)
             coded.append(Coded(k, number("step", 0, STEPS - 1), number("scale", 0, SCALES - 1)) if k else Coded(0))
@@ -114,8 +139,15 @@ _SCALARS = {
     "prior": (0, 1 << 16),
     "hidden": (1, MAX_HIDDEN),
     "layers": (1, MAX_LAYERS),
+    "channels": (0, MAX_CHANNELS),
     "seed": (0, (1 << 64) - 1),
     "kind": (0, len(Kind) - 1),
+}
+_FIELD_SCALARS = {
+    "luma_from": (0, MAX_LEVELS - 1),
+    "chroma_from": (0, MAX_LEVELS - 1),
+    "rate": (0, MAX_RATE),
+    "step": (0, STEP_CODES - 1),
 }
 
 
@@ -159,7 +191,7 @@ def read(data: bytes) -> dict[int, bytes]:
             raise PrancImgError(f"the file has more than one {_name(kind)}")
         segments[kind] = data[at:end]
         at = end + 4
-    for needed in Segment:
+    for needed in (Segment.HEADER, Segment.WEIGHTS):
         if needed not in segments:
             raise PrancImgError(f"the file is cut short: its {_name(needed)} is missing")
     return segments
@@ -189,4 +221,5 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _name(kind: int) -> str:
-    return f"{Segment(kind).name.lower()} segment" if kind in Segment.__members__.values() else f"segment {kind}"
+    known = kind in Segment.__members__.values()
+    return f"{Segment(kind).name.lower().replace('_', ' ')} segment" if known else f"segment {kind}"

@@ -144,7 +144,13 @@ def _parser() -> argparse.ArgumentParser:
     target.add_argument("--size", type=_number(int, 1), metavar="BYTES", help="bytes of the file, at most")
     target.add_argument("-q", "--quality", type=_number(float, 0, 100), metavar="Q", help="0 to 100 (default: 50)")
     target.add_argument("--psnr", type=_number(float, 1, 100), metavar="DB", help="at least this, in few bytes")
-    encode.add_argument("-m", "--model", choices=["siren"], default="siren", help="siren: one global network")
+    encode.add_argument(
+        "-m",
+        "--model",
+        choices=["field", "siren"],
+        default="field",
+        help="field: local features (default); siren: one global network",
+    )
     encode.add_argument(
         "-e", "--effort", type=int, choices=range(1, 10), default=5, metavar="1..9", help="1 fast, 9 best (default: 5)"
     )

@@ -28,7 +28,7 @@ def encode(
     size: int | None = None,
     quality: float | None = None,
     psnr: float | None = None,
-    model: str = "siren",
+    model: str = "field",
     effort: int = 5,
     seed: int | None = None,
     device: str = "auto",
@@ -45,7 +45,7 @@ def encode(
         size: bytes of the whole file, likewise.
         quality: 0 (smallest) to 100, in even steps of the logarithm of the price of a bit.
         psnr: in dB over RGB: at least that, in as few bytes as this encoder finds.
-        model: ``siren``, one global network.
+        model: ``field``, a small network that reads a field of local features, or ``siren``, one global network.
         effort: 1 (fastest) to 9 (best).
         seed: of the basis, 0 to 2**32-1; by default a few are tried and the best is kept.
         device: ``auto``, ``cpu`` or ``cuda``, where the fit runs.
@@ -83,7 +83,7 @@ def info(source: DataLike) -> dict[str, Any]:
         "height": header.height,
         "bytes": len(data),
         "bpp": 8 * len(data) / (header.width * header.height),
-        "model": "siren",
+        "model": "field" if header.channels else "siren",
         "hidden": header.hidden,
         "layers": header.layers,
         "parameters": sum(math.prod(shape) for shape in header.siren.shapes.values()),

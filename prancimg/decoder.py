@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prancimg import bitstream
+from prancimg import bitstream, context
 from prancimg.basis import Block, Kind, expand_block
 from prancimg.bitstream import Coded, Header, Segment
 from prancimg.coder import Decoder
 from prancimg.errors import PrancImgError
+from prancimg.field import Coefficients, step_value
 from prancimg.prior import load_prior
-from prancimg.siren import Siren, render
+from prancimg.siren import FRACTION, Siren, render, render_field
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Model:
     @staticmethod
     def of(header: Header) -> Model:
         """The model that a header names."""
+        if header.channels and not header.prior:
+            raise PrancImgError("a field needs a prior")
         siren, theta0 = load_prior(header.prior) if header.prior else (header.siren, header.siren.seeded(header.seed))
         if siren != header.siren:
             raise PrancImgError(f"prior {header.prior} belongs to another network")
@@ -65,4 +68,22 @@ def decode_array(data: bytes, max_pixels: int | None = bitstream.MAX_PIXELS) -> 
     header, segments = read_header(data, max_pixels)
     model, decoder = Model.of(header), Decoder(segments[Segment.WEIGHTS])
     alpha = [decoder.take(coded.k, coded.scale) for coded in header.tensors]
-    return render(model.siren, model.parameters(alpha, header.tensors), header.height, header.width)
+    theta = model.parameters(alpha, header.tensors)
+    if not header.channels:
+        return render(model.siren, theta, header.height, header.width)
+    q = _field(header, segments, theta)
+    return render_field(model.siren, theta, header.pyramid, q, step_value(header.step), header.rate)
+
+
+def _field(header: Header, segments: Mapping[int, bytes], theta: Mapping[str, np.ndarray]) -> Coefficients:
+    """All grids of the field, from its segments: number l holds the levels from l up to the coarser one before."""
+    nets = context.networks(theta, FRACTION, header.rate)
+    pyramid, q = header.pyramid, Coefficients()
+    above = pyramid.levels
+    for level in reversed(range(pyramid.levels)):
+        if Segment.FIELD_0 + level in segments:
+            q |= context.decode_field(pyramid, segments[Segment.FIELD_0 + level], nets, range(level, above), q)
+            above = level
+    if len(q) < len(pyramid.grids):
+        raise PrancImgError("the file is cut short: a field segment is missing")
+    return q

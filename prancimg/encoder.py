@@ -15,6 +15,7 @@ from prancimg.bitstream import STEPS, Coded, Header, Segment, step_size
 from prancimg.coder import MAGNITUDE, SCALES, Encoder, best_scale
 from prancimg.decoder import Model
 from prancimg.errors import PrancImgError
+from prancimg.field_encoder import FieldSearch
 from prancimg.fit import fit_siren
 from prancimg.prior import load_prior
 from prancimg.siren import Siren, render
@@ -54,14 +55,14 @@ class Target:
 class Options:
     """How to look for it."""
 
-    model: str = "siren"
+    model: str = "field"
     effort: int = 5
     seed: int | None = None
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.model != "siren":
-            raise PrancImgError(f"model {self.model!r} is not known (siren)")
+        if self.model not in ("field", "siren"):
+            raise PrancImgError(f"model {self.model!r} is not known (field, siren)")
         if self.effort not in range(1, 10):
             raise PrancImgError(f"effort {self.effort} is not a whole number from 1 to 9")
         if self.seed is not None and not 0 <= self.seed < 1 << 32:
@@ -127,13 +128,19 @@ def encode_array(image: np.ndarray, target: Target, options: Options, progress: 
     height, width = image.shape[:2]
     if max(height, width) > bitstream.MAX_SIDE:
         raise PrancImgError(f"the picture is {width} x {height}; the format ends at {bitstream.MAX_SIDE} a side")
+    size = target.size if target.size is not None else math.floor((target.bpp or 0) * height * width / 8)
+    price = 10 ** (-1.5 - (50 if target.quality is None else target.quality) / 33)
+    if options.model == "field":
+        field = FieldSearch(image, options.effort, options.seed or 0, _device(options.device), progress)
+        if target.psnr is not None:
+            return field.psnr(target.psnr)
+        return field.price(price) if target.size is None and target.bpp is None else field.size(size)
     search = _Search(image, options, progress)
     if target.size is not None or target.bpp is not None:
-        size = target.size if target.size is not None else math.floor((target.bpp or 0) * height * width / 8)
         return search.at(size, 1.0).data
     if target.psnr is not None:
         return search.psnr(target.psnr).data
-    return search.quality(50 if target.quality is None else target.quality).data
+    return search.quality(price).data
 
 
 class _Search:
@@ -183,9 +190,8 @@ class _Search:
             yield self.at(size, 0.15)
             size *= 2
 
-    def quality(self, quality: float) -> Encoded:
-        """The file on the ladder with the least mse + λ · bpp, mse on samples from 0 to 1."""
-        price = 10 ** (-1.5 - quality / 33)
+    def quality(self, price: float) -> Encoded:
+        """The file on the ladder with the least mse + price · bpp, mse on samples from 0 to 1."""
         best, least = None, math.inf
         for encoded in self.ladder():
             loss = encoded.error / 255**2 + price * 8 * len(encoded.data) / self.pixels

@@ -8,7 +8,7 @@ luma, 1 and 2 are chroma; level 0 has the size of the picture, level l half of i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -105,12 +105,19 @@ def upsample(x: Array, taps: Array, height: int, width: int) -> Array:
     return x
 
 
-def features(pyramid: Pyramid, q: Mapping[tuple[int, int], Array], gain: Array, taps: Array, step: float) -> Array:
+def features(
+    pyramid: Pyramid,
+    q: Mapping[tuple[int, int], Array],
+    gain: Array,
+    taps: Array,
+    step: float,
+    up: Callable[[Array, Array, int, int], Array] = upsample,
+) -> Array:
     """Coefficients (h, w) by (component, level), as floats, to the field (channels, height, width)."""
     field = None
     for level in reversed(range(pyramid.levels)):
         if field is not None:
-            field = upsample(field, taps, *pyramid.size(level))
+            field = up(field, taps, *pyramid.size(level))
         for component in range(COMPONENTS):
             if (component, level) in q:
                 here = (gain[level, component] * step)[:, None, None] * q[component, level][None]

@@ -13,7 +13,10 @@ import numpy as np
 from prancimg.errors import PrancImgError
 from prancimg.siren import FRACTION, Siren
 
-_DIGESTS = {1: "771cf39b985414e83615fabcd20dafbea4ed993a5afe13e295451fc096a2d31a"}
+_DIGESTS = {
+    1: "771cf39b985414e83615fabcd20dafbea4ed993a5afe13e295451fc096a2d31a",
+    2: "8adf08ab12a10f77cf2d210792a29c74f69fab594986bb40ecad7df86ede947e",
+}
 """SHA-256 of data/siren-N.bin for every prior number N."""
 
 
@@ -30,7 +33,7 @@ def load_prior(number: int) -> tuple[Siren, dict[str, np.ndarray]]:
 
 def unpack_prior(data: bytes) -> tuple[Siren, dict[str, np.ndarray]]:
     """The inverse of :func:`pack_prior`, with flat int64 tensors in units of 2**-20."""
-    siren = Siren(*np.frombuffer(data, "<u2", 2).tolist())
+    siren = Siren(int.from_bytes(data[:2], "little"), data[2], data[3])
     sizes = {name: math.prod(shape) for name, shape in siren.shapes.items()}
     at, tensors = 4 + len(sizes), {}
     for (name, size), shift in zip(sizes.items(), data[4:at], strict=True):
@@ -40,8 +43,8 @@ def unpack_prior(data: bytes) -> tuple[Siren, dict[str, np.ndarray]]:
 
 
 def pack_prior(siren: Siren, tensors: Mapping[str, np.ndarray]) -> bytes:
-    """The bytes of a prior file: hidden, layers (u16), a shift a tensor (u8), then θ0 >> shift (i16), little-endian."""
-    head, body = np.array([siren.hidden, siren.layers], "<u2").tobytes(), b""
+    """A prior file, little-endian: hidden (u16), layers, channels, a shift a tensor (u8 each), θ0 >> shift (i16)."""
+    head, body = siren.hidden.to_bytes(2, "little") + bytes([siren.layers, siren.channels]), b""
     for name in siren.shapes:
         units = np.rint(tensors[name].astype(np.float64).ravel() * 2.0**FRACTION).astype(np.int64)
         shift = max(0, int(np.abs(units).max()).bit_length() - 15)

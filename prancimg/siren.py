@@ -1,4 +1,4 @@
-"""The network that paints the picture: a SIREN that reads coordinates, and a feature field where there is one.
+"""The network that paints the picture: a SIREN that reads coordinates, or a feature field where there is one.
 
 Sitzmann et al., "Implicit neural representations with periodic activation functions" (NeurIPS 2020). The usual
 factor ω0 = 30 is part of the weights here: a hidden layer is sin(W h + b). Rendering is written once, for NumPy
@@ -14,7 +14,9 @@ from functools import cached_property
 
 import numpy as np
 
+from prancimg import context
 from prancimg.arrays import Array, namespace
+from prancimg.field import COMPONENTS, MAX_LEVELS, Coefficients, Pyramid, features, sharpen
 from prancimg.philox import philox4x32
 
 FRACTION = 20
@@ -28,22 +30,32 @@ _TILE = 1 << 14
 
 @dataclass(frozen=True)
 class Siren:
-    """``layers`` hidden layers of ``hidden`` sine units each, then a linear layer to three channels."""
+    """``layers`` hidden layers of ``hidden`` sine units each, then a linear layer to three channels.
+
+    Without ``channels`` it reads coordinates, else so many channels of a field.
+    """
 
     hidden: int
     layers: int
+    channels: int = 0
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Tensors in the order of the parameter vector: w0, b0, w1, b1, ...; weights are (out, in), row-major."""
-        widths = [2, *[self.hidden] * self.layers, 3]
+        """Tensors in the order of the parameter vector: w0, b0, w1, b1, ...; weights are (out, in), row-major.
+
+        With a field also what it is made with, what follows the network, and the context model's tensors.
+        """
+        widths = [self.channels or 2, *[self.hidden] * self.layers, 3]
         shapes: dict[str, tuple[int, ...]] = {}
         for i in range(self.layers + 1):
             shapes |= {f"w{i}": (widths[i + 1], widths[i]), f"b{i}": (widths[i + 1],)}
+        if self.channels:
+            shapes |= {"gain": (MAX_LEVELS, COMPONENTS, self.channels), "taps": (4,)}
+            shapes |= {"slope": (self.hidden,), "residual": (3, 27)} | context.shapes()
         return shapes
 
     def seeded(self, seed: int) -> dict[str, np.ndarray]:
-        """θ0 drawn from the seed: flat int64 tensors in units of 2**-20, by integer arithmetic alone.
+        """θ0 of a network without a field, drawn from the seed: flat int64 tensors in units of 2**-20, exact.
 
         Entry i of tensor t is uniform in ±bound, from word i%4 of Philox counter (i//4, t, 0, 0x1000). Bounds: 15 for
         w0, sqrt(6 / fan-in) for the other weights (over 60 for the last), π for phases; the last bias is 1/2, grey.
@@ -64,7 +76,7 @@ class Siren:
         return tensors
 
     def __call__(self, weights: Mapping[str, Array], inputs: Array) -> Array:
-        """Inputs (2, N) to RGB (3, N), where 0 is black and 1 is white."""
+        """Inputs (2 or channels, N) to RGB (3, N), where 0 is black and 1 is white."""
         sin = namespace(inputs).sin
         h = inputs
         for i in range(self.layers):
@@ -82,7 +94,7 @@ def coordinates(height: int, width: int, top: int = 0, bottom: int | None = None
 
 def render(siren: Siren, theta: Mapping[str, np.ndarray], height: int, width: int) -> np.ndarray:
     """The picture (height, width, 3) uint8 that integer parameters paint. Memory beyond it is one tile."""
-    weights = {name: (theta[name] / 2.0**FRACTION).astype(np.float32).reshape(s) for name, s in siren.shapes.items()}
+    weights = to_floats(siren, theta)
     picture = np.empty((height, width, 3), np.uint8)
     step = max(1, _TILE // width)
     for top in range(0, height, step):
@@ -90,6 +102,37 @@ def render(siren: Siren, theta: Mapping[str, np.ndarray], height: int, width: in
         rgb = siren(weights, coordinates(height, width, top, bottom))
         picture[top:bottom] = to_samples(rgb).T.reshape(-1, width, 3)
     return picture
+
+
+def paint(siren: Siren, weights: Mapping[str, Array], field: Array, rate: int) -> Array:
+    """Rows of the field (channels, h, w) to RGB (3, h, w); the first and last row are exact at the picture's edge only.
+
+    ``rate`` (0 to 255) shifts the first layer's phases.
+    """
+    phases = weights["b0"] + weights["slope"] * ((rate - context.NEUTRAL_RATE) / 64)
+    rgb = siren({**weights, "b0": phases}, field.reshape(siren.channels, -1))
+    return sharpen(rgb.reshape(3, *field.shape[1:]), weights["residual"])
+
+
+def render_field(
+    siren: Siren, theta: Mapping[str, np.ndarray], pyramid: Pyramid, q: Coefficients, step: float, rate: int
+) -> np.ndarray:
+    """The picture (height, width, 3) uint8 that integer parameters paint from a field."""
+    weights = to_floats(siren, theta)
+    grids = {key: grid.astype(np.float32) for key, grid in q.items()}
+    field = features(pyramid, grids, weights["gain"], weights["taps"], step)
+    picture = np.empty((pyramid.height, pyramid.width, 3), np.uint8)
+    rows = max(8, _TILE // pyramid.width)
+    for top in range(0, pyramid.height, rows):
+        start = max(0, top - 1)  # the 3 x 3 filter at the end needs a row more on either side
+        rgb = paint(siren, weights, field[:, start : top + rows + 1], rate)[:, top - start :][:, :rows]
+        picture[top : top + rows] = to_samples(rgb).transpose(1, 2, 0)
+    return picture
+
+
+def to_floats(siren: Siren, theta: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Flat integer tensors to float32 weights of the network's shapes."""
+    return {name: (theta[name] / 2.0**FRACTION).astype(np.float32).reshape(s) for name, s in siren.shapes.items()}
 
 
 def to_samples(rgb: np.ndarray) -> np.ndarray:

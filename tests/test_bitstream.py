@@ -13,6 +13,9 @@ from prancimg.errors import PrancImgError
 
 TENSORS = (Coded(12, 50, 10), Coded(6, 51, 11), Coded(30, 52, 12), Coded(0), Coded(18, 54, 14), Coded(3, 55, 15))
 HEADER = Header(768, 512, prior=0, hidden=6, layers=2, seed=7, kind=3, tensors=TENSORS)
+FIELD = replace(
+    HEADER, hidden=2, layers=1, channels=1, luma_from=1, chroma_from=2, rate=140, step=166, tensors=(Coded(0),) * 22
+)
 
 
 def fixed(body: bytes) -> bytes:
@@ -31,10 +34,19 @@ def test_a_file_byte_by_byte():
 
 def test_a_header_byte_by_byte():
     assert HEADER.pack().hex(" ") == (
-        "80 06 80 04 00 06 02 07 03 "  # 768, 512, prior, hidden, layers, seed, kind
+        "80 06 80 04 00 06 02 00 07 03 "  # 768, 512, prior, hidden, layers, channels, seed, kind
         "0c 32 0a 06 33 0b 1e 34 0c 00 12 36 0e 03 37 0f"  # for every tensor: k; where it is not 0, step and scale
     )
     assert Header.unpack(HEADER.pack()) == HEADER
+
+
+def test_a_field_header_byte_by_byte():
+    assert FIELD.pack().hex(" ") == (
+        "80 06 80 04 00 02 01 01 07 03 "  # 768, 512, prior, hidden, layers, channels, seed, kind
+        "01 02 8c 01 a6 01 " + " ".join(["00"] * 22)  # luma_from, chroma_from, rate, step  # for every tensor: k
+    )
+    assert Header.unpack(FIELD.pack()) == FIELD
+    assert FIELD.pyramid.levels == 7 and FIELD.pyramid.grids[-1].key == (0, 1)
 
 
 @given(st.integers(0, 2**64 - 1))
@@ -64,6 +76,7 @@ def with_first(**change: int) -> tuple[Coded, ...]:
         ({"hidden": 0}, "hidden"),
         ({"hidden": 513}, "hidden"),
         ({"layers": 17}, "layers"),
+        ({"channels": 17}, "channels"),
         ({"kind": 4}, "kind"),
         ({"tensors": with_first(k=13)}, "coefficients of w0 13"),
         ({"tensors": with_first(step=136)}, "step 136"),
@@ -79,9 +92,26 @@ def test_headers_beyond_the_caps_are_refused(change, message):
         Header.unpack(replace(HEADER, **change).pack())
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"luma_from": 7}, "luma_from 7"),
+        ({"chroma_from": 7}, "chroma_from 7"),
+        ({"rate": 256}, "rate 256"),
+        ({"step": 256}, "step 256"),
+        ({"tensors": FIELD.tensors[:-1]}, "cut short"),
+        ({"tensors": (Coded(3), *FIELD.tensors[1:])}, "coefficients of w0 3"),
+        ({"width": 2**20, "height": 2**20}, "too large for so many pixels"),
+    ],
+)
+def test_field_headers_beyond_the_caps_are_refused(change, message):
+    with pytest.raises(PrancImgError, match=message):
+        Header.unpack(replace(FIELD, **change).pack())
+
+
 def test_segments_round_trip_and_unknown_optional_ones_are_kept():
-    data = write([(1, b"head"), (2, b"weights"), (200, b"extra")])
-    assert read(data) == {1: b"head", 2: b"weights", 200: b"extra"}
+    data = write([(1, b"head"), (2, b"weights"), (18, b"coarse"), (16, b"fine"), (200, b"extra")])
+    assert read(data) == {1: b"head", 2: b"weights", 18: b"coarse", 16: b"fine", 200: b"extra"}
 
 
 GOOD = write([(1, b"head"), (2, b"weights")])

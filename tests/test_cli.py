@@ -67,6 +67,15 @@ def test_pipes_carry_everything(folder):
     assert json.loads(facts.stdout) == prancimg.info(encoded.stdout)
 
 
+@pytest.mark.parametrize("model", ["field", "siren"])
+def test_both_models_travel_through_files(folder, model):
+    done = run("encode", "phöto.png", f"{model}.prc", "--bpp", "0.5", "-e1", "-m", model, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(run("info", f"{model}.prc", "--json", cwd=folder).stdout)["model"] == model
+    assert run("decode", f"{model}.prc", cwd=folder).returncode == 0
+    assert np.array_equal(pixels(folder / f"{model}.png"), prancimg.decode(folder / f"{model}.prc"))
+
+
 @pytest.mark.parametrize("ending", ["jpg", "webp", "tiff", "ppm", "bmp"])
 def test_the_ending_chooses_the_format(folder, ending):
     assert run("decode", "phöto.prc", f"out.{ending}", cwd=folder).returncode == 0

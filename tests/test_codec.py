@@ -1,6 +1,7 @@
 """The library's front door: what goes in, what comes out, what is promised about the rate."""
 
 import io
+import itertools
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 import prancimg
-from prancimg import PrancImgError
+from prancimg import PrancImgError, bitstream
 from prancimg.codec import load_image
 
 
@@ -20,9 +21,18 @@ def psnr(a, b) -> float:
     return 10 * np.log10(255**2 / np.square(np.asarray(a, float) - np.asarray(b, float)).mean())
 
 
+MODELS = ["field", "siren"]
+both = pytest.mark.parametrize("model", MODELS)
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def file(photo) -> bytes:
-    return encode(photo, bpp=0.5)
+def file(photo, model) -> bytes:
+    return encode(photo, bpp=0.5, model=model)
 
 
 def test_a_photo_comes_back_faithfully(photo, file):
@@ -31,28 +41,44 @@ def test_a_photo_comes_back_faithfully(photo, file):
     assert psnr(picture, photo) > psnr(photo.mean((0, 1)), photo) + 5
 
 
+@both
 @pytest.mark.parametrize("options", [{"bpp": 0.3}, {"bpp": 1.0}, {"size": 500}])
-def test_the_rate_promised_is_kept(photo, options):
-    data = encode(photo, **options)
+def test_the_rate_promised_is_kept(photo, model, options):
+    data = encode(photo, model=model, **options)
     most = options.get("size") or int(options["bpp"] * photo.shape[0] * photo.shape[1] / 8)
     assert 0.97 * most <= len(data) <= most
 
 
-def test_the_same_call_gives_the_same_bytes(photo, file):
-    assert encode(photo, bpp=0.5) == file
-    assert encode(photo, bpp=0.5, seed=1) != file
+def test_the_same_call_gives_the_same_bytes(photo, model, file):
+    assert encode(photo, bpp=0.5, model=model) == file
+    assert encode(photo, bpp=0.5, model=model, seed=1) != file
 
 
-def test_a_psnr_is_reached(photo):
+def test_the_field_is_the_default_and_beats_jpeg(photo):
+    for bpp in (0.6, 1.2):
+        data = encode(photo, bpp=bpp)
+        assert prancimg.info(data)["model"] == "field"
+        ours, best = psnr(prancimg.decode(data), photo), 0.0
+        for quality, subsampling in itertools.product(range(1, 95), ("4:2:0", "4:4:4")):
+            buffer = io.BytesIO()
+            Image.fromarray(photo).save(buffer, "JPEG", quality=quality, subsampling=subsampling, optimize=True)
+            if len(buffer.getvalue()) <= bpp * photo.shape[0] * photo.shape[1] / 8:
+                best = max(best, psnr(Image.open(buffer), photo))
+        assert ours > best + 1
+
+
+@both
+def test_a_psnr_is_reached(photo, model):
     small = photo[::3, ::3]
-    data = encode(small, psnr=18)
+    data = encode(small, psnr=18, model=model)
     assert psnr(prancimg.decode(data), small) >= 18
-    assert len(data) < len(encode(small, psnr=24))
+    assert len(data) < len(encode(small, psnr=24, model=model))
 
 
-def test_quality_grows_with_the_quality_asked_for(photo):
+@both
+def test_quality_grows_with_the_quality_asked_for(photo, model):
     small = photo[::3, ::3]
-    low, high = encode(small, quality=0), encode(small, quality=50)
+    low, high = encode(small, quality=0, model=model), encode(small, quality=50, model=model)
     assert len(low) < len(high) and psnr(prancimg.decode(low), small) < psnr(prancimg.decode(high), small)
 
 
@@ -72,9 +98,10 @@ def test_info_tells_what_is_in_the_file(file):
     json.dumps(facts)
 
 
-def test_progress_rises_to_one(photo):
+@both
+def test_progress_rises_to_one(photo, model):
     seen = []
-    encode(photo, bpp=0.3, progress=seen.append)
+    encode(photo, bpp=0.3, model=model, progress=seen.append)
     assert seen == sorted(seen) and seen[-1] == pytest.approx(1)
 
 
@@ -145,32 +172,55 @@ def test_a_broken_image_is_refused(photo):
         ({"psnr": 99}, "out of reach"),
     ],
 )
-def test_impossible_wishes_are_refused(options, message):
+@both
+def test_impossible_wishes_are_refused(model, options, message):
     with pytest.raises(PrancImgError, match=message):
-        encode(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8), **options)
+        encode(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8), **{"model": model, **options})
 
 
-def test_the_lowest_rate_named_is_possible():
-    image = np.zeros((1, 1, 3), np.uint8)
+@both
+@pytest.mark.parametrize("size", [(1, 1), (30, 50)])
+def test_the_lowest_rate_named_is_possible(model, size):
+    image = np.zeros((*size, 3), np.uint8)
     with pytest.raises(PrancImgError, match="lowest possible is") as caught:
-        encode(image, bpp=1)
+        encode(image, size=30, model=model)
     lowest = int(str(caught.value).split("lowest possible is ")[1].split()[0])
-    assert len(encode(image, size=lowest)) <= lowest
+    assert len(encode(image, size=lowest, model=model)) <= lowest
     with pytest.raises(PrancImgError):
-        encode(image, size=lowest - 1)
+        encode(image, size=lowest - 1, model=model)
 
 
+@both
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (33, 1), (7, 5)])
-def test_tiny_pictures_of_any_shape(shape):
+def test_tiny_pictures_of_any_shape(model, shape):
     image = np.full((*shape, 3), 77, np.uint8)
-    picture = np.asarray(prancimg.decode(encode(image, size=120)))
+    picture = np.asarray(prancimg.decode(encode(image, size=120, model=model)))
     assert picture.shape == image.shape and np.abs(picture.astype(int) - 77).max() < 40
 
 
-def test_a_flat_picture_takes_few_bytes():
+@both
+def test_a_flat_picture_takes_few_bytes(model):
     image = np.full((64, 64, 3), 128, np.uint8)
-    data = encode(image, bpp=4)
+    data = encode(image, bpp=4, model=model)
     assert psnr(prancimg.decode(data), image) > 40
+
+
+def test_the_rate_is_kept_on_pictures_that_are_no_photos(photo):
+    rng = np.random.default_rng(0)
+    lines = np.full((60, 80, 3), 255, np.uint8)
+    lines[::7] = lines[:, ::11] = 0
+    for image in (lines, rng.integers(0, 256, (60, 80, 3), np.uint8)):
+        data = encode(image, bpp=1)
+        assert 0.97 * 600 <= len(data) <= 600
+
+
+def test_a_field_segment_that_is_missing_is_noticed(photo):
+    segments = bitstream.read(encode(photo, bpp=0.5))
+    assert {16, 17, 18} < segments.keys()
+    for finest in (17, 18, 19):
+        rest = [(kind, payload) for kind, payload in segments.items() if kind < 16 or kind >= finest]
+        with pytest.raises(PrancImgError, match="a field segment is missing"):
+            prancimg.decode(bitstream.write(rest))
 
 
 @pytest.mark.parametrize("cut", [0, 5, 8, 20, 60, -1])

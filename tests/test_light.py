@@ -16,10 +16,10 @@ def torch_loaded(code: str) -> bool:
     return done.stdout.splitlines()[-1] == "True"
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
+@pytest.fixture(scope="module", params=["field", "siren"])
+def file(tmp_path_factory, request):
     path = tmp_path_factory.mktemp("light") / "a.prc"
-    path.write_bytes(prancimg.encode(np.full((8, 8, 3), 90, np.uint8), size=200, effort=1))
+    path.write_bytes(prancimg.encode(np.full((8, 8, 3), 90, np.uint8), size=200, effort=1, model=request.param))
     return path
 
 
@@ -40,8 +40,11 @@ def test_this_check_can_fail():
     assert torch_loaded("import prancimg.encoder")
 
 
-@pytest.mark.parametrize("module", ["arrays", "philox", "basis", "siren", "coder", "bitstream", "prior", "decoder"])
+CORE = ["arrays", "philox", "basis", "field", "context", "siren", "coder", "bitstream", "prior", "decoder"]
+
+
+@pytest.mark.parametrize("module", CORE)
 def test_the_core_imports_neither_the_encoder_nor_the_front_door(module):
-    upper = "{'prancimg.' + name for name in ('encoder', 'fit', 'cli')}"
+    upper = "{'prancimg.' + name for name in ('encoder', 'field_encoder', 'fit', 'fit_field', 'fused', 'cli')}"
     code = f"import sys; import prancimg.{module}; assert not {upper} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,329 @@
+"""The heavy parts of a fit of the field, forward and backward in one cache-sized pass each. Needs torch.
+
+A rate term that kept every activation would move gigabytes a step; here a stripe of rows goes forward, through its cost
+and backward while it is in cache, and nothing of size (hidden, pixels) is stored. The first derivatives only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, conv_transpose2d, pad
+
+from prancimg.coder import TABLES
+from prancimg.context import CAUSAL
+
+STRIPE = 12288
+"""Positions that go through a network at a time."""
+GATHER = 8192
+"""Grids of at most so many positions collect their features by one gather."""
+_LOW, _HIGH = -16 / 4, (TABLES - 1 - 16) / 4
+_LN2 = math.log(2)
+
+Tap = tuple[int, int, int]
+"""Index of a plane (-1: zeros) and the offset (dy, dx) at which it is read."""
+
+
+def keep_memory() -> None:
+    """Make glibc keep freed memory: it maps and clears every large tensor anew otherwise, half the time of a step."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+
+
+class _Upsample(torch.autograd.Function):
+    """One axis of :func:`upsample`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, taps: list[float], axis: int, size: int) -> Tensor:
+        n = x.shape[axis]
+        wide = torch.cat([x.narrow(axis, 0, 1)] * 2 + [x] + [x.narrow(axis, n - 1, 1)] * 2, axis)
+        even, odd = wide.narrow(axis, 0, n) * taps[0], wide.narrow(axis, 4, n) * taps[0]
+        for k in range(1, 4):
+            even.add_(wide.narrow(axis, k, n), alpha=taps[k])
+            odd.add_(wide.narrow(axis, 4 - k, n), alpha=taps[k])
+        ctx.axis, ctx.n, ctx.taps = axis, n, taps
+        shape = list(x.shape)
+        shape[axis] = 2 * n
+        return torch.stack([even, odd], axis + 1).reshape(shape).narrow(axis, 0, size)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        axis, n, (g,) = ctx.axis, ctx.n, gradients
+        shape = list(g.shape)
+        if shape[axis] < 2 * n:
+            missing = list(shape)
+            missing[axis] = 2 * n - shape[axis]
+            g = torch.cat([g, g.new_zeros(missing)], axis)
+        shape[axis : axis + 1] = [n, 2]
+        even, odd = (g.reshape(shape).select(axis + 1, i).contiguous() for i in range(2))
+        shape = list(even.shape)
+        shape[axis] = n + 4
+        wide = g.new_zeros(shape)
+        for k, tap in enumerate(ctx.taps):
+            wide.narrow(axis, k, n).add_(even, alpha=tap)
+            wide.narrow(axis, 4 - k, n).add_(odd, alpha=tap)
+        out = wide.narrow(axis, 2, n)
+        out.narrow(axis, 0, 1).add_(wide.narrow(axis, 0, 1)).add_(wide.narrow(axis, 1, 1))
+        out.narrow(axis, n - 1, 1).add_(wide.narrow(axis, n + 2, 1)).add_(wide.narrow(axis, n + 3, 1))
+        return out, None, None, None
+
+
+def upsample(x: Tensor, taps: Tensor, height: int, width: int) -> Tensor:
+    """:func:`prancimg.field.upsample`, differentiable in ``x`` alone."""
+    weights = taps.tolist()
+    wide: Tensor = _Upsample.apply(x, weights, 2, width)  # type: ignore[no-untyped-call]
+    return _Upsample.apply(wide, weights, 1, height)  # type: ignore[no-untyped-call,no-any-return]
+
+
+def raise_twofold(x: Tensor, height: int, width: int) -> Tensor:
+    """:func:`prancimg.context.raise_twofold` over 16, without rounding."""
+    for axis in (0, 1):
+        n = x.shape[axis]
+        before = torch.cat([x.narrow(axis, 0, 1), x.narrow(axis, 0, n - 1)], axis)
+        after = torch.cat([x.narrow(axis, 1, n - 1), x.narrow(axis, n - 1, 1)], axis)
+        shape = list(x.shape)
+        shape[axis] = 2 * n
+        base = x * 0.75
+        x = torch.stack([base.add(before, alpha=0.25), base.add(after, alpha=0.25)], axis + 1).reshape(shape)
+    return x[:height, :width]
+
+
+class _SoftRound(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, noise: Tensor, temperature: float) -> Tensor:
+        scale = 1 / (2 * math.tanh(0.5 / temperature))
+        middle = torch.floor(y).add_(0.5)
+        bent = torch.tanh_((y - middle).mul_(1 / temperature))
+        noisy = middle.add_(bent, alpha=scale).add_(noise)
+        slope = bent.square_().neg_().add_(1)
+        middle = torch.floor(noisy).add_(0.5)
+        bent = torch.tanh_(noisy.sub_(middle).mul_(1 / temperature))
+        out = middle.add_(bent, alpha=scale)
+        ctx.slope = slope.mul_(bent.square_().neg_().add_(1)).mul_((scale / temperature) ** 2)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0] * ctx.slope, None, None
+
+
+def soft_round(y: Tensor, noise: Tensor, temperature: float) -> Tensor:
+    """r(r(y) + noise), where r is a staircase of hyperbolic tangents: the identity for a high temperature."""
+    return _SoftRound.apply(y, noise, temperature)  # type: ignore[no-untyped-call,no-any-return]
+
+
+class _Squash(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor) -> Tensor:
+        ctx.root = (q * q).add_(1).sqrt_()
+        logarithm: Tensor = q.abs().add_(ctx.root).log_()
+        return torch.copysign(logarithm, q)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        out: Tensor = gradients[0] / ctx.root
+        return out
+
+
+def squash(q: Tensor) -> Tensor:
+    """asinh, the smooth form of :func:`prancimg.context.squash` over 64."""
+    return _Squash.apply(q)  # type: ignore[no-untyped-call,no-any-return]
+
+
+def laplace(q: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """ln P of q ± 1/2 under Laplace distributions of deviation 2**scale; its derivatives by q and by scale.
+
+    The scale is held between those of the first and the last table; at a bound only gradients that lead back pass.
+    """
+    inverse = torch.exp2(-scale.clamp(_LOW, _HIGH))
+    d = q - mean
+    size = d.abs()
+    t = size - 0.5
+    far = t > 0
+    e0, e1, e = torch.exp(-t.abs() * inverse), torch.exp(-(size + 0.5) * inverse), torch.exp(-inverse)
+    outer = (1 - e).clamp_min_(1e-12)
+    inner = (1 - 0.5 * (e0 + e1)).clamp_min_(1e-12)
+    log = torch.where(far, torch.log(0.5 * outer).sub_(t * inverse), torch.log(inner))
+    by_q = torch.where(far, -inverse, (-0.5 * inverse) * (e0 - e1) / inner).mul_(torch.sign(d))
+    by_scale = torch.where(far, e / outer - t, 0.5 * ((size + 0.5) * e1 - t * e0) / inner).mul_(inverse).mul_(-_LN2)
+    blocked = ((scale < _LOW) & (by_scale < 0)) | ((scale > _HIGH) & (by_scale > 0))
+    return log, by_q, by_scale.masked_fill_(blocked, 0.0)
+
+
+@lru_cache(maxsize=64)
+def _places(taps: tuple[Tap, ...], height: int, width: int) -> Tensor:
+    """Where every feature of every position lies in [0, the padded grid, the padded planes], (features, h * w)."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    place = ((y + 2) * (width + 4) + x + 2).reshape(1, -1)
+    size = (height + 4) * (width + 4)
+    rows = [1 + place + dy * (width + 4) + dx for dy, dx in CAUSAL]
+    rows += [
+        torch.zeros_like(place) if i < 0 else 1 + size * (i + 1) + place + dy * (width + 4) + dx for i, dy, dx in taps
+    ]
+    return torch.cat(rows)
+
+
+class _GridBits(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        taps: tuple[Tap, ...],
+        q: Tensor,
+        u: Tensor,
+        a: Tensor,
+        bias: Tensor,
+        b: Tensor,
+        b0: Tensor,
+        c: Tensor,
+        c0: Tensor,
+        *planes: Tensor,
+    ) -> Tensor:
+        height, width = q.shape
+        wide = [pad(u, (2, 2, 2, 2)), *(pad(p[None, None], (2, 2, 2, 2), mode="replicate")[0, 0] for p in planes)]
+        reads = [(0, dy, dx) for dy, dx in CAUSAL] + [(i + 1 if i >= 0 else -1, dy, dx) for i, dy, dx in taps]
+        wanted = any(ctx.needs_input_grad)
+        g_wide = [torch.zeros_like(p) for p in wide]
+        g_q, g_a, g_b, g_c = (torch.zeros_like(x) for x in (q, a, b, c))
+        g_bias, g_b0, g_c0 = (torch.zeros_like(x[:, None]) for x in (bias, b0, c0))
+        total = q.new_zeros(())
+        whole = height * width <= GATHER
+        places = _places(taps, height, width).to(q.device) if whole else None
+        rows = height if whole else max(1, STRIPE // width)
+        for top in range(0, height, rows):
+            here = min(rows, height - top)
+            if places is not None:
+                x = torch.cat([q.new_zeros(1), *(p.reshape(-1) for p in wide)])[places]
+            else:
+                x = q.new_zeros(len(reads), here, width)
+                for row, (i, dy, dx) in enumerate(reads):
+                    if i >= 0:
+                        x[row] = wide[i][top + 2 + dy : top + 2 + dy + here, 2 + dx : 2 + dx + width]
+                x = x.view(len(reads), -1)
+            h1 = torch.addmm(bias[:, None], a, x).clamp_min_(0)
+            r = torch.addmm(b0[:, None], b, h1).clamp_min_(0)
+            h2 = h1 + r
+            out = torch.addmm(c0[:, None], c, h2)
+            log, by_q, by_scale = laplace(q[top : top + here].reshape(-1), out[0], out[1])
+            total += log.sum()
+            if not wanted:
+                continue
+            g_q[top : top + here] = by_q.view(here, width)
+            g_out = torch.stack([-by_q, by_scale])
+            g_c.addmm_(g_out, h2.t())
+            g_c0 += g_out.sum(1, keepdim=True)
+            g_h = c.t() @ g_out
+            g_r = torch.ops.aten.threshold_backward(g_h, r, 0)
+            g_b.addmm_(g_r, h1.t())
+            g_b0 += g_r.sum(1, keepdim=True)
+            g_h = torch.ops.aten.threshold_backward(g_h.addmm_(b.t(), g_r), h1, 0)
+            g_a.addmm_(g_h, x.t())
+            g_bias += g_h.sum(1, keepdim=True)
+            g_x = a.t() @ g_h
+            if places is not None:
+                flat = q.new_zeros(1 + sum(p.numel() for p in wide)).index_add_(0, places.view(-1), g_x.view(-1))
+                g_wide = [p.view(height + 4, width + 4) for p in flat[1:].chunk(len(wide))]
+                continue
+            g_x = g_x.view(-1, here, width)
+            for row, (i, dy, dx) in enumerate(reads):
+                if i >= 0:
+                    g_wide[i][top + 2 + dy : top + 2 + dy + here, 2 + dx : 2 + dx + width] += g_x[row]
+        for g in g_wide[1:]:  # what was read beyond the edge belongs to the edge
+            g[2] += g[0] + g[1]
+            g[height + 1] += g[height + 2] + g[height + 3]
+            g[:, 2] += g[:, 0] + g[:, 1]
+            g[:, width + 1] += g[:, width + 2] + g[:, width + 3]
+        g_u, *g_planes = (g[2 : 2 + height, 2 : 2 + width] for g in g_wide)
+        ctx.gradients = (g_q, g_u, g_a, g_bias[:, 0], g_b, g_b0[:, 0], g_c, g_c0[:, 0], *g_planes)
+        return total / -_LN2
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        scale = gradients[0] / -_LN2
+        return (None, *(g * scale for g in ctx.gradients))
+
+
+def grid_bits(
+    taps: tuple[Tap, ...],
+    q: Tensor,
+    u: Tensor,
+    a: Tensor,
+    bias: Tensor,
+    b: Tensor,
+    b0: Tensor,
+    c: Tensor,
+    c0: Tensor,
+    *planes: Tensor,
+) -> Tensor:
+    """Bits of a grid q (h, w) by the context model; ``u`` is the squashed grid, ``planes`` (h, w) what ``taps`` read.
+
+    The features are the causal neighbours in ``u``, zero outside, then one for each tap, the edge repeated outside.
+    """
+    return _GridBits.apply(taps, q, u, a, bias, b, b0, c, c0, *planes)  # type: ignore[no-untyped-call,no-any-return]
+
+
+class _Sines(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w0: Tensor, b0: Tensor, w1: Tensor, b1: Tensor) -> Tensor:
+        ctx.save_for_backward(x, w0, b0, w1)
+        out = x.new_empty(w1.shape[0], x.shape[1])
+        for start in range(0, x.shape[1], STRIPE):
+            h = torch.addmm(b0[:, None], w0, x[:, start : start + STRIPE])
+            out[:, start : start + STRIPE] = torch.addmm(b1[:, None], w1, h.sin_())
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        (x, w0, b0, w1), (g,) = ctx.saved_tensors, gradients
+        g_x, g_w0, g_b0, g_w1 = torch.empty_like(x), torch.zeros_like(w0), torch.zeros_like(b0), torch.zeros_like(w1)
+        for start in range(0, x.shape[1], STRIPE):
+            some, g_some = x[:, start : start + STRIPE], g[:, start : start + STRIPE]
+            h = torch.addmm(b0[:, None], w0, some)
+            g_w1.addmm_(g_some, h.sin().t())
+            g_h = (w1.t() @ g_some).mul_(h.cos_())
+            g_w0.addmm_(g_h, some.t())
+            g_b0 += g_h.sum(1)
+            g_x[:, start : start + STRIPE] = w0.t() @ g_h
+        return g_x, g_w0, g_b0, g_w1, g.sum(1)
+
+
+def sines(x: Tensor, w0: Tensor, b0: Tensor, w1: Tensor, b1: Tensor) -> Tensor:
+    """w1 sin(w0 x + b0) + b1: a :class:`prancimg.siren.Siren` of one layer, (channels, N) to (3, N)."""
+    return _Sines.apply(x, w0, b0, w1, b1)  # type: ignore[no-untyped-call,no-any-return]
+
+
+class _Sharpen(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rgb: Tensor, kernel: Tensor) -> Tensor:
+        wide = pad(rgb[None], (1, 1, 1, 1), mode="replicate")[0]
+        ctx.save_for_backward(wide, kernel)
+        return rgb + conv2d(wide[None], kernel.view(3, 3, 3, 3))[0]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (wide, kernel), (g,) = ctx.saved_tensors, gradients
+        _, height, width = g.shape
+        g_wide = conv_transpose2d(g[None], kernel.view(3, 3, 3, 3))[0]
+        g_wide[:, 1] += g_wide[:, 0]
+        g_wide[:, height] += g_wide[:, height + 1]
+        g_wide[:, :, 1] += g_wide[:, :, 0]
+        g_wide[:, :, width] += g_wide[:, :, width + 1]
+        g_kernel = torch.zeros_like(kernel)
+        rows = max(1, STRIPE // width)
+        for top in range(0, height, rows):
+            here = min(rows, height - top)
+            shifts = [wide[:, top + y : top + y + here, x : x + width] for y in range(3) for x in range(3)]
+            g_kernel.addmm_(g[:, top : top + here].reshape(3, -1), torch.stack(shifts, 1).view(27, -1).t())
+        return g_wide[:, 1 : height + 1, 1 : width + 1] + g, g_kernel
+
+
+def sharpen(rgb: Tensor, kernel: Tensor) -> Tensor:
+    """:func:`prancimg.field.sharpen`."""
+    return _Sharpen.apply(rgb, kernel)  # type: ignore[no-untyped-call,no-any-return]

@@ -1,0 +1,147 @@
+"""The fused passes against plain autograd: values and every gradient."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import pad
+
+from prancimg import context, field, fused
+from prancimg.context import CAUSAL
+from prancimg.field import Pyramid, features
+from prancimg.fit_field import Canvas
+from prancimg.prior import load_prior
+from prancimg.siren import paint, to_floats
+
+
+def plain_laplace(q, mean, scale):
+    """ln P(q ± 1/2) by the distribution function, in float64."""
+    b = torch.exp2(scale.clamp(-4, 5.75))
+
+    def below(x):
+        return torch.where(x < 0, 0.5 * torch.exp(-x.abs() / b), 1 - 0.5 * torch.exp(-x.abs() / b))
+
+    return torch.log(below(q - mean + 0.5) - below(q - mean - 0.5))
+
+
+def shifted(x, offsets, mode):
+    wide = pad(x[None, None], (2, 2, 2, 2), mode=mode)[0, 0]
+    return [wide[2 + dy : 2 + dy + x.shape[0], 2 + dx : 2 + dx + x.shape[1]] for dy, dx in offsets]
+
+
+def bilinear(x, height, width):
+    doubled = torch.nn.functional.interpolate(x[None, None], scale_factor=2, mode="bilinear", align_corners=False)
+    return doubled[0, 0, :height, :width]
+
+
+def plain_bits(pyramid, q, weights, r):
+    """The context model's cost with one tensor for everything."""
+    u = {key: torch.asinh(grid) for key, grid in q.items()}
+    total = 0.0
+    for grid in pyramid.grids:
+        kind, (component, level) = context.KINDS[grid.component > 0], grid.key
+        nothing = torch.zeros_like(q[grid.key])
+        rows = shifted(u[grid.key], CAUSAL, "constant")
+        parent = u.get((component, level + 1))
+        if parent is None:
+            rows += [nothing] * 6
+        else:
+            rows.append(parent.repeat_interleave(2, 0).repeat_interleave(2, 1)[: grid.height, : grid.width])
+            rows += shifted(bilinear(parent, grid.height, grid.width), context.PARENT, "replicate")
+        if component:
+            luma = u.get((0, level))
+            rows += [nothing] * 5 if luma is None else shifted(luma, context.LUMA, "replicate")
+            rows.append(u[1, level] if component == 2 else nothing)
+        w = {name.partition(".")[2]: tensor for name, tensor in weights.items() if name.startswith(kind)}
+        bias = w["bias"][max(component - 1, 0), level] + w["slope"][level] * r
+        h = torch.relu(w["a"] @ torch.stack(rows).reshape(len(rows), -1) + bias[:, None])
+        h = h + torch.relu(w["b"] @ h + w["b0"][:, None])
+        mean, scale = w["c"] @ h + w["c0"][:, None]
+        total = total - plain_laplace(q[grid.key].reshape(-1), mean, scale).sum() / np.log(2)
+    return total
+
+
+@pytest.fixture
+def problem():
+    """Pixels, packed coefficients and weights of a small picture, all in float64."""
+    torch.manual_seed(0)
+    pyramid = Pyramid(45, 70, chroma_from=1)
+    siren, theta = load_prior(2)
+    weights = {name: torch.from_numpy(w).double() for name, w in to_floats(siren, theta).items()}
+    weights = {name: w + 0.03 * torch.randn_like(w) for name, w in weights.items()}
+    canvas = Canvas(torch.rand(3, 45, 70, dtype=torch.float64), pyramid)
+    y = 0.7 * torch.randn(sum(grid.count for grid in pyramid.grids), dtype=torch.float64)
+    return siren, canvas, y, weights
+
+
+def gradients(loss, y, weights):
+    loss.backward()
+    grads = {name: w.grad for name, w in weights.items() if w.grad is not None} | {"y": y.grad}
+    y.grad = None
+    for w in weights.values():
+        w.grad = None
+    return grads
+
+
+def agree(fast, plain, y, weights, frozen=()):
+    torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-9)
+    fast_grads, plain_grads = gradients(fast, y, weights), gradients(plain, y, weights)
+    assert set(frozen) | fast_grads.keys() == plain_grads.keys()
+    for name, grad in fast_grads.items():
+        torch.testing.assert_close(grad, plain_grads[name], rtol=1e-6, atol=1e-8 * float(grad.abs().max() + 1))
+
+
+def leaves(y, weights):
+    return y.requires_grad_(), {name: w.requires_grad_() for name, w in weights.items()}
+
+
+def test_the_picture_and_its_gradient_equal_the_renderers(problem):
+    siren, canvas, y, weights = problem
+    y, weights = leaves(y, weights)
+    fast = canvas.error(canvas.split(y), weights, 0.05, -0.25)
+    plain_field = features(canvas.pyramid, canvas.split(y), weights["gain"], weights["taps"], 0.05)
+    plain = (paint(siren, weights, plain_field, 112) - canvas.pixels).square().mean()
+    agree(fast, plain, y, weights, frozen=["taps"])
+
+
+@pytest.mark.parametrize("gather", [0, fused.GATHER])
+@pytest.mark.parametrize("stripe", [140, fused.STRIPE])
+def test_the_bits_and_their_gradient_equal_plain_autograd(problem, monkeypatch, gather, stripe):
+    _, canvas, y, weights = problem
+    monkeypatch.setattr(fused, "GATHER", gather)
+    monkeypatch.setattr(fused, "STRIPE", stripe)
+    y, weights = leaves(y, weights)
+    fast = canvas.bits(canvas.split(y), canvas.split(fused.squash(y)), weights, 0.3)
+    agree(fast, plain_bits(canvas.pyramid, canvas.split(y), weights, 0.3), y, weights)
+
+
+def test_soft_rounding_equals_its_formula():
+    y = torch.linspace(-3.3, 3.3, 60, dtype=torch.float64).requires_grad_()
+    noise, t = 0.2 * torch.randn(60, dtype=torch.float64), 0.3
+
+    def r(x):
+        middle = x.detach().floor() + 0.5
+        return middle + torch.tanh((x - middle) / t) / (2 * np.tanh(0.5 / t))
+
+    fast, plain = fused.soft_round(y, noise, t), r(r(y) + noise)
+    torch.testing.assert_close(fast, plain)
+    (a,), (b,) = torch.autograd.grad(fast.square().sum(), y), torch.autograd.grad(plain.square().sum(), y)
+    torch.testing.assert_close(a, b)
+
+
+def test_bits_of_integers_are_near_the_coders():
+    siren, theta = load_prior(2)
+    pyramid = Pyramid(64, 90)
+    rng = np.random.default_rng(0)
+    q = {
+        g.key: np.rint(rng.laplace(0, 0.4 * (1 + g.level), (g.height, g.width))).astype(np.int32) for g in pyramid.grids
+    }
+    weights = {name: torch.from_numpy(w) for name, w in to_floats(siren, theta).items()}
+    floats = {key: torch.from_numpy(grid).float() for key, grid in q.items()}
+    squashed = {key: torch.from_numpy(context.squash(grid)).float() / 64 for key, grid in q.items()}
+    soft = Canvas(torch.zeros(3, 64, 90), pyramid).bits(floats, squashed, weights, 0.5)
+    assert float(soft) == pytest.approx(context.cost(pyramid, q, context.networks(theta, 20, 160)), rel=0.02)
+
+
+def test_upsampling_is_the_renderers():
+    x, taps = torch.randn(2, 5, 9), torch.tensor([-0.04, 0.26, 0.88, -0.1])
+    torch.testing.assert_close(fused.upsample(x, taps, 9, 18), field.upsample(x, taps, 9, 18))
