@@ -14,7 +14,7 @@ from prancimg.errors import PrancImgError
 from prancimg.siren import FRACTION, Siren
 
 _DIGESTS = {
-    1: "771cf39b985414e83615fabcd20dafbea4ed993a5afe13e295451fc096a2d31a",
+    1: "38a28afabdfbcef67eb665ab2ccadc4e8690f1896c4a2f6c490e4473ac6f974f",
     2: "8adf08ab12a10f77cf2d210792a29c74f69fab594986bb40ecad7df86ede947e",
 }
 """SHA-256 of data/siren-N.bin for every prior number N."""
