@@ -252,11 +252,14 @@ class Networks:
         for name, a in self.a.items():
             assert a.grad is not None
             whole = name in self.identity
-            gradients.append((self.basis[name] @ a.grad).view(-1, self.shapes[name][-1]) if whole else a.grad)
+            spread, shape = self.basis[name] @ a.grad, self.shapes[name]
+            gradients.append(a.grad if not whole else spread if len(shape) == 1 else spread.view(-1, shape[-1]))
         if not gradients:
             return
         with torch.no_grad():
             for (name, a), direction in zip(self.a.items(), self._soap.directions(gradients), strict=True):
+                # A basis that just turned may meet the squares of other directions: no step is larger than usual.
+                direction = direction / direction.square().mean().sqrt().clamp(min=1.0)
                 own = rate if "." in name else 0.3 * rate * min(2.0, step / 0.09)
                 if name in self.identity:
                     a -= own * (self.basis[name].t() @ direction.reshape(-1))
@@ -420,8 +423,8 @@ def fit_field(
                 y.addcdiv_(mean, root, value=-RATE * rate / (1 - 0.9**time))
                 y.grad = None
             spent_mean = spent.item() if i == 0 else 0.7 * spent_mean + 0.3 * spent.item()
-            if steered and done > 0.08:
-                wanted = bits * (1 + 0.3 * max(0.0, 1 - done / 0.75) ** 1.5)
+            if steered and i >= 4:  # towards the bits that a fit on its way takes here
+                wanted = bits * (1 + 0.3 * max(0.0, 1 - done / 0.75) ** 1.5 + 1.2 * math.exp(-i / 5))
                 gain = min(0.15, 0.03 + 10 / iterations)
                 price *= math.exp(min(0.15, max(-0.15, gain * math.log(spent_mean / wanted))))
                 price = min(max(price, PRICES[0]), PRICES[1])
