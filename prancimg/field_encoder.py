@@ -51,7 +51,7 @@ class FieldSearch:
             files[shift] = _file(*_rounded(fitted, shift))
             return math.log(len(files[shift]) / size)
 
-        seek(excess, 0.0, -0.025, (-24.0, float(STEP_CODES - 1 - fitted.header.step)), 0.012, 9)
+        seek(excess, 0.0, -0.025, (fitted.finest, float(STEP_CODES - 1 - fitted.header.step)), 0.012, 9)
         fitting = [data for data in files.values() if len(data) <= size]
         return max(fitting, key=len, default=least)
 

@@ -22,7 +22,7 @@ from prancimg.basis import Kind
 from prancimg.bitstream import Coded, Header, step_size
 from prancimg.decoder import Model
 from prancimg.errors import PrancImgError
-from prancimg.field import COMPONENTS, STEP_CODES, Coefficients, Pyramid, features, step_value
+from prancimg.field import COMPONENTS, MAX_LEVELS, STEP_CODES, Coefficients, Pyramid, features, step_value
 from prancimg.fit import laplace_bits
 from prancimg.prior import load_prior
 from prancimg.siren import FRACTION
@@ -38,6 +38,8 @@ HARD, HARD_NETWORKS = 0.86, 0.7
 """Shares of the steps after which the grids, and before them the networks' coefficients, are rounded."""
 WORTHWHILE = 12_000
 """Bits of a file below which networks of its own are not worth theirs."""
+FLAWLESS = 1.5e-5
+"""Mean squared error (48 dB) below which more bits are not worth having."""
 _COARSER = 38
 """Step codes above the rate index: a field that has no time to grow starts with a coarser step than 0.04 at 1e-3."""
 _DEAD = 0.03
@@ -77,6 +79,8 @@ class Fitted:
     """Integer coefficients of every tensor, as many as the header says."""
     field: np.ndarray
     """All grids one after the other, float32 in units of the header's step."""
+    finest: float
+    """The most negative shift of the step that is worth its bits."""
 
     def rounded(self, shift: float) -> tuple[Header, Coefficients]:
         """Integer grids for a step that is ``shift`` codes coarser; its fraction widens the dead zone instead."""
@@ -260,7 +264,7 @@ class Networks:
             for (name, a), direction in zip(self.a.items(), self._soap.directions(gradients), strict=True):
                 # A basis that just turned may meet the squares of other directions: no step is larger than usual.
                 direction = direction / direction.square().mean().sqrt().clamp(min=1.0)
-                own = rate if "." in name else 0.3 * rate * min(2.0, step / 0.09)
+                own = rate if "." in name else 0.6 * rate * min(2.0, step / 0.09)
                 if name in self.identity:
                     a -= own * (self.basis[name].t() @ direction.reshape(-1))
                 else:
@@ -346,7 +350,7 @@ def fit_field(
         return math.exp(found)
 
     levels = 0, 1
-    guess = dear(levels, 2e-3) if price is None else price
+    guess = min(dear(levels, 2e-3), 0.02) if price is None else price
     for component, coarsest in ((0, 5), (1, 6)):
         losses: list[tuple[float, tuple[int, int]]] = []
         for level in range(levels[component], coarsest):
@@ -356,10 +360,13 @@ def fit_field(
                 break
         levels = [tried for loss, tried in losses if loss <= 1.01 * min(losses)[0]][-1]
     if price is None:
-        price, all_levels = dear(levels, guess), (0, 1)
-        (loss, took), (loss_all, took_all) = start(price, levels), start(guess, all_levels)
-        if loss - price / count * took > loss_all - guess / count * took_all and took_all < 1.3 * bits:
-            price, levels = guess, all_levels  # no photo: its finest level is worth more than all others
+        price = dear(levels, guess)
+        while start(price, levels)[1] < 0.7 * bits and levels[0] > 0:  # these grids cannot use the bits
+            levels = levels[0] - 1, max(levels[1] - 1, 1)
+            price = dear(levels, guess)
+        while start(price, levels)[1] > 1.3 * bits and levels[0] < MAX_LEVELS - 1:  # not even the highest price will do
+            levels = levels[0] + 1, max(levels)
+            price = dear(levels, guess)
     adapt = (bits if steered else start(price, levels)[1]) > WORTHWHILE
     header = header_for(image, price, seed, adapt, *levels)
     canvas, networks = Canvas(pixels, header.pyramid), Networks(Model.of(header), header.tensors, device)
@@ -369,11 +376,13 @@ def fit_field(
     mean, square, time = torch.zeros_like(y), torch.zeros_like(y), 0
     spent_mean, shift, repeats, i, seen = 0.0, 0.0, 0, 0, 0.0
     fixed: Tensor | None = None
+    error = pixels.new_ones(())
     table = torch.from_numpy(context.SQUASH).to(device, torch.float32) / 64
 
     def state() -> Fitted:
         alpha, coded = networks.integers()
-        return Fitted(replace(header, tensors=coded), alpha, y.detach().cpu().numpy())
+        finest = 0.0 if error.item() < FLAWLESS else -32.0
+        return Fitted(replace(header, tensors=coded), alpha, y.detach().cpu().numpy(), finest)
 
     while i < iterations:
         done = i / iterations
@@ -386,8 +395,7 @@ def fit_field(
                     repeats, i = repeats + 1, round((HARD - 0.3) * iterations)
                     price = min(max(price * math.exp(1.5 * off), PRICES[0]), PRICES[1])
                     continue
-                if not at_bound:
-                    shift = _land(now, math.log(bits) + 0.004, 0.012)
+                shift = _land(now, math.log(bits) + 0.004, 0.012)
             header, scale = _coarser(header, shift)
             with torch.no_grad():
                 y.mul_(scale)
@@ -444,5 +452,5 @@ def _relative(rate: int) -> float:
 
 def _land(fitted: Fitted, log_bits: float, below: float) -> float:
     """The shift of the step that makes a fit take so many bits."""
-    bounds = (-24.0, float(STEP_CODES - 1 - fitted.header.step))
+    bounds = (fitted.finest, float(STEP_CODES - 1 - fitted.header.step))
     return seek(lambda shift: math.log(max(fitted.bits(shift), 1e-9)) - log_bits, 0.0, -0.025, bounds, below, 8)
