@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -52,7 +51,7 @@ class FieldSearch:
             files[shift] = _file(*_rounded(fitted, shift))
             return math.log(len(files[shift]) / size)
 
-        seek(excess, 0.0, -0.025, (-24.0, float(STEP_CODES - 1 - fitted.header.step)), 0.012, 9)
+        seek(excess, 0.0, -0.025, (fitted.finest, float(STEP_CODES - 1 - fitted.header.step)), 0.012, 9)
         fitting = [data for data in files.values() if len(data) <= size]
         return max(fitting, key=len, default=least)
 
@@ -104,8 +103,7 @@ class FieldSearch:
 
 def _nothing(image: np.ndarray) -> tuple[Header, list[np.ndarray], Coefficients]:
     """The smallest file of a picture's size: an empty field of as few grids as there can be."""
-    planned = header_for(image, PRICES[1], 0, False)
-    header = replace(planned, luma_from=MAX_LEVELS - 1, chroma_from=MAX_LEVELS - 1)
+    header = header_for(image, PRICES[1], luma_from=MAX_LEVELS - 1, chroma_from=MAX_LEVELS - 1)
     empty = {grid.key: np.zeros((grid.height, grid.width), np.int32) for grid in header.pyramid.grids}
     return header, [np.zeros(0, np.int64)] * len(header.tensors), empty
 

@@ -22,7 +22,7 @@ from prancimg.basis import Kind
 from prancimg.bitstream import Coded, Header, step_size
 from prancimg.decoder import Model
 from prancimg.errors import PrancImgError
-from prancimg.field import COMPONENTS, STEP_CODES, Coefficients, Pyramid, features, step_value
+from prancimg.field import COMPONENTS, MAX_LEVELS, STEP_CODES, Coefficients, Pyramid, features, step_value
 from prancimg.fit import laplace_bits
 from prancimg.prior import load_prior
 from prancimg.siren import FRACTION
@@ -36,10 +36,10 @@ RATE, NETWORK_RATE = 0.07, 5e-3
 """Learning rates: of the grids in units of the step, of the networks."""
 HARD, HARD_NETWORKS = 0.86, 0.7
 """Shares of the steps after which the grids, and before them the networks' coefficients, are rounded."""
-OVERSHOOT = 1.9
-"""Bits of the analytic start over those of the finished fit at the same price."""
 WORTHWHILE = 12_000
 """Bits of a file below which networks of its own are not worth theirs."""
+FLAWLESS = 1.5e-5
+"""Mean squared error (48 dB) below which more bits are not worth having."""
 _COARSER = 38
 """Step codes above the rate index: a field that has no time to grow starts with a coarser step than 0.04 at 1e-3."""
 _DEAD = 0.03
@@ -79,6 +79,8 @@ class Fitted:
     """Integer coefficients of every tensor, as many as the header says."""
     field: np.ndarray
     """All grids one after the other, float32 in units of the header's step."""
+    finest: float
+    """The most negative shift of the step that is worth its bits."""
 
     def rounded(self, shift: float) -> tuple[Header, Coefficients]:
         """Integer grids for a step that is ``shift`` codes coarser; its fraction widens the dead zone instead."""
@@ -103,9 +105,9 @@ def _coarser(header: Header, shift: float) -> tuple[Header, float]:
     return replace(header, step=code), step_value(header.step) / step_value(code)
 
 
-def _round(y: Tensor, shift: float) -> Tensor:
+def _round(y: Tensor, shift: float, dead: float = 0.0) -> Tensor:
     """The nearest integers, with a dead zone that the fraction of ``shift`` widens."""
-    dead = _DEAD * (shift - math.floor(shift))
+    dead += _DEAD * (shift - math.floor(shift))
     size = y.abs()
     whole = torch.floor(size + 0.5 - torch.where(size < 1.5, dead, dead / 2))
     return (torch.copysign(whole, y) + 0.0).clamp(1 - coder.MAGNITUDE, coder.MAGNITUDE - 1)
@@ -119,14 +121,21 @@ def seek(
     If it never is, the upper bound. ``slope`` is about its derivative.
     """
     (low, high), x = bounds, start
+    before: tuple[float, float] | None = None
+    found = False
     for _ in range(rounds):
         value = excess(x)
         if -below <= value <= 0:
             return x
+        if before and before[0] != x:
+            secant = (value - before[1]) / (x - before[0])
+            slope = min(max(secant, 4 * slope), slope / 4)
+        before = x, value
         low, high = (x, high) if value > 0 else (low, x)
+        found = found or value <= 0
         x -= (value + below / 2) / slope
         if not low < x < high:
-            x = (low + high) / 2
+            x = (low + high) / 2 if found else high
     return high
 
 
@@ -238,21 +247,28 @@ class Networks:
             weights[name] = weights[name] + (self.basis[name] @ q * self.step[name]).view(self.shapes[name])
         return weights, bits
 
-    def move(self, rate: float) -> None:
-        """One step along the gradients: SOAP where a tensor is sent whole, else Adam on the few coefficients."""
+    def move(self, rate: float, step: float) -> None:
+        """One step along the gradients: SOAP where a tensor is sent whole, else Adam on the few coefficients.
+
+        What paints must move less where the field's ``step`` is fine: a finer picture shows it sooner.
+        """
         gradients = []
         for name, a in self.a.items():
             assert a.grad is not None
             whole = name in self.identity
-            gradients.append((self.basis[name] @ a.grad).view(-1, self.shapes[name][-1]) if whole else a.grad)
+            spread, shape = self.basis[name] @ a.grad, self.shapes[name]
+            gradients.append(a.grad if not whole else spread if len(shape) == 1 else spread.view(-1, shape[-1]))
         if not gradients:
             return
         with torch.no_grad():
             for (name, a), direction in zip(self.a.items(), self._soap.directions(gradients), strict=True):
+                # A basis that just turned may meet the squares of other directions: no step is larger than usual.
+                direction = direction / direction.square().mean().sqrt().clamp(min=1.0)
+                own = rate if "." in name else 0.6 * rate * min(2.0, step / 0.09)
                 if name in self.identity:
-                    a -= rate * (self.basis[name].t() @ direction.reshape(-1))
+                    a -= own * (self.basis[name].t() @ direction.reshape(-1))
                 else:
-                    a -= 0.3 * rate * direction
+                    a -= 0.3 * own * direction
                 a.grad = None
 
     def integers(self) -> tuple[list[np.ndarray], tuple[Coded, ...]]:
@@ -268,12 +284,12 @@ class Networks:
         return alpha, tuple(coded)
 
 
-def header_for(image: np.ndarray, price: float, seed: int, adapt: bool) -> Header:
-    """The plan of a fit of a picture (H, W, 3) at a price: its grids, its steps and which tensors adapt."""
+def header_for(
+    image: np.ndarray, price: float, seed: int = 0, adapt: bool = False, luma_from: int = 0, chroma_from: int = 1
+) -> Header:
+    """The plan of a fit of a picture (H, W, 3) at a price: its grids, its steps and whether its networks adapt."""
     siren, theta0 = load_prior(PRIOR)
     rate = min(max(round(context.NEUTRAL_RATE + 16 * math.log2(price / 1e-3)), 0), context.MAX_RATE)
-    luma = 0 if price < 8e-4 else 1 if price < 1.2e-2 else 2
-    chroma = 1 if price < 1.5e-4 else 2 if price < 1.2e-2 else 3
     tensors = []
     for name, tensor in theta0.items():
         step, k = _ADAPTED.get(name, (0, 0))
@@ -289,8 +305,8 @@ def header_for(image: np.ndarray, price: float, seed: int, adapt: bool) -> Heade
         kind=Kind.SIGN,
         tensors=tuple(tensors),
         channels=siren.channels,
-        luma_from=luma,
-        chroma_from=chroma,
+        luma_from=luma_from,
+        chroma_from=chroma_from,
         rate=rate,
         step=min(rate + _COARSER, STEP_CODES - 1),
     )
@@ -312,39 +328,61 @@ def fit_field(
     generator = torch.Generator(device).manual_seed(seed)
     count = image.shape[0] * image.shape[1]
     steered = price is None
-    plain = header_for(image, 1e-3, seed, False)
-    free = Networks(Model.of(plain), plain.tensors, device)
+    plan = header_for(image, 1e-3)
+    prior, _ = Networks(Model.of(plan), plan.tensors, device).weights(False)
 
-    def first(price: float) -> tuple[Canvas, Tensor, float]:
-        """The analytic start at a price, and about how many bits a fit from there will take."""
-        header = header_for(image, price, seed, False)
-        canvas = Canvas(pixels, header.pyramid)
+    def start(price: float, levels: tuple[int, int]) -> tuple[float, float]:
+        """Loss and bits of the analytic start, rounded with the dead zone that a fit will learn."""
+        header = header_for(image, price, 0, False, *levels)
+        canvas, step, r = Canvas(pixels, header.pyramid), step_value(header.step), _relative(header.rate)
         with torch.no_grad():
-            y = canvas.start(free.start, step_value(header.step))
-            noise = torch.empty_like(y).normal_(generator=generator).mul_(0.22)
-            q = fused.soft_round(y, noise, 0.35)
-            soft = canvas.bits(canvas.split(q), canvas.split(fused.squash(q)), free.start, _relative(header.rate))
-        return canvas, y, float(soft) / OVERSHOOT
+            q = _round(canvas.start(prior, step), 0, 0.25)
+            grids = canvas.split(q)
+            spent = float(canvas.bits(grids, canvas.split(fused.squash(q)), prior, r))
+            return float(canvas.error(grids, prior, step, r)) + price / count * spent, max(spent, 1e-9)
 
-    if price is None:
-
-        def excess(log_price: float) -> float:
-            return math.log(max(first(math.exp(log_price))[2], 1e-9) / bits)
-
+    def dear(levels: tuple[int, int], guess: float) -> float:
+        """The price at which a fit starts with about the bits asked for."""
         low, high = map(math.log, PRICES)
-        price = math.exp(seek(excess, math.log(2e-3), -0.6, (low, high), 0.15, 6))
-    canvas, y, expected = first(price)
-    header = header_for(image, price, seed, (bits if steered else expected) > WORTHWHILE)
-    networks = Networks(Model.of(header), header.tensors, device)
+        found = seek(
+            lambda x: math.log(start(math.exp(x), levels)[1] / bits), math.log(guess), -0.8, (low, high), 0.15, 6
+        )
+        return math.exp(found)
+
+    levels = 0, 1
+    guess = min(dear(levels, 2e-3), 0.02) if price is None else price
+    for component, coarsest in ((0, 5), (1, 6)):
+        losses: list[tuple[float, tuple[int, int]]] = []
+        for level in range(levels[component], coarsest):
+            tried = (level, levels[1]) if component == 0 else (levels[0], level)
+            losses.append((start(guess, tried)[0], tried))
+            if losses[-1][0] > 1.1 * min(losses)[0]:
+                break
+        levels = [tried for loss, tried in losses if loss <= 1.01 * min(losses)[0]][-1]
+    if price is None:
+        price = dear(levels, guess)
+        while start(price, levels)[1] < 0.7 * bits and levels[0] > 0:  # these grids cannot use the bits
+            levels = levels[0] - 1, max(levels[1] - 1, 1)
+            price = dear(levels, guess)
+        while start(price, levels)[1] > 1.3 * bits and levels[0] < MAX_LEVELS - 1:  # not even the highest price will do
+            levels = levels[0] + 1, max(levels)
+            price = dear(levels, guess)
+    adapt = (bits if steered else start(price, levels)[1]) > WORTHWHILE
+    header = header_for(image, price, seed, adapt, *levels)
+    canvas, networks = Canvas(pixels, header.pyramid), Networks(Model.of(header), header.tensors, device)
+    with torch.no_grad():
+        y = canvas.start(prior, step_value(header.step))
     y.requires_grad_()
     mean, square, time = torch.zeros_like(y), torch.zeros_like(y), 0
     spent_mean, shift, repeats, i, seen = 0.0, 0.0, 0, 0, 0.0
     fixed: Tensor | None = None
+    error = pixels.new_ones(())
     table = torch.from_numpy(context.SQUASH).to(device, torch.float32) / 64
 
     def state() -> Fitted:
         alpha, coded = networks.integers()
-        return Fitted(replace(header, tensors=coded), alpha, y.detach().cpu().numpy())
+        finest = 0.0 if error.item() < FLAWLESS else -32.0
+        return Fitted(replace(header, tensors=coded), alpha, y.detach().cpu().numpy(), finest)
 
     while i < iterations:
         done = i / iterations
@@ -382,7 +420,7 @@ def fit_field(
         if loss.requires_grad:
             loss.backward()
         rate = (0.49 * (1 + math.cos(math.pi * done)) + 0.02) * min(1.0, (i + 1) / 5)
-        networks.move(NETWORK_RATE * max(rate, 0.05))
+        networks.move(NETWORK_RATE * max(rate, 0.05), step)
         if fixed is None:
             assert y.grad is not None
             with torch.no_grad():
@@ -393,12 +431,12 @@ def fit_field(
                 y.addcdiv_(mean, root, value=-RATE * rate / (1 - 0.9**time))
                 y.grad = None
             spent_mean = spent.item() if i == 0 else 0.7 * spent_mean + 0.3 * spent.item()
-            if steered and done > 0.08:
-                wanted = bits * (1 + 0.3 * max(0.0, 1 - done / 0.75) ** 1.5)
+            if steered and i >= 4:  # towards the bits that a fit on its way takes here
+                wanted = bits * (1 + 0.3 * max(0.0, 1 - done / 0.75) ** 1.5 + 1.2 * math.exp(-i / 5))
                 gain = min(0.15, 0.03 + 10 / iterations)
                 price *= math.exp(min(0.15, max(-0.15, gain * math.log(spent_mean / wanted))))
                 price = min(max(price, PRICES[0]), PRICES[1])
-                planned = header_for(image, price, seed, True)
+                planned = header_for(image, price)
                 with torch.no_grad():
                     y.mul_(step_value(header.step) / step_value(planned.step))
                 header = replace(header, rate=planned.rate, step=planned.step)
@@ -414,5 +452,5 @@ def _relative(rate: int) -> float:
 
 def _land(fitted: Fitted, log_bits: float, below: float) -> float:
     """The shift of the step that makes a fit take so many bits."""
-    bounds = (-24.0, float(STEP_CODES - 1 - fitted.header.step))
-    return seek(lambda shift: math.log(max(fitted.bits(shift), 1e-9)) - log_bits, 0.0, -0.025, bounds, below, 6)
+    bounds = (fitted.finest, float(STEP_CODES - 1 - fitted.header.step))
+    return seek(lambda shift: math.log(max(fitted.bits(shift), 1e-9)) - log_bits, 0.0, -0.025, bounds, below, 8)
