@@ -63,19 +63,24 @@ def read_header(data: bytes, max_pixels: int | None = bitstream.MAX_PIXELS) -> t
     return header, segments
 
 
+def read_coefficients(header: Header, segments: Mapping[int, bytes]) -> list[np.ndarray]:
+    """The coefficients of every tensor, (k,) int64."""
+    decoder = Decoder(segments[Segment.WEIGHTS])
+    return [decoder.take(coded.k, coded.scale) for coded in header.tensors]
+
+
 def decode_array(data: bytes, max_pixels: int | None = bitstream.MAX_PIXELS) -> np.ndarray:
     """The picture in a .prc file: (height, width, 3) uint8 sRGB. Raises PrancImgError on anything else."""
     header, segments = read_header(data, max_pixels)
-    model, decoder = Model.of(header), Decoder(segments[Segment.WEIGHTS])
-    alpha = [decoder.take(coded.k, coded.scale) for coded in header.tensors]
-    theta = model.parameters(alpha, header.tensors)
+    model = Model.of(header)
+    theta = model.parameters(read_coefficients(header, segments), header.tensors)
     if not header.channels:
         return render(model.siren, theta, header.height, header.width)
-    q = _field(header, segments, theta)
+    q = read_field(header, segments, theta)
     return render_field(model.siren, theta, header.pyramid, q, step_value(header.step), header.rate)
 
 
-def _field(header: Header, segments: Mapping[int, bytes], theta: Mapping[str, np.ndarray]) -> Coefficients:
+def read_field(header: Header, segments: Mapping[int, bytes], theta: Mapping[str, np.ndarray]) -> Coefficients:
     """All grids of the field, from its segments: number l holds the levels from l up to the coarser one before."""
     nets = context.networks(theta, FRACTION, header.rate)
     pyramid, q = header.pyramid, Coefficients()

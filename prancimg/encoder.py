@@ -86,6 +86,12 @@ class Plan:
         """The control: every weight, no basis."""
         return Plan(siren, prior, Kind.IDENTITY, tuple(math.prod(shape) for shape in siren.shapes.values()))
 
+    def scaled(self, factor: float) -> Plan:
+        """The plan with ``factor`` times the coefficients of the large tensors."""
+        sizes = [math.prod(shape) for shape in self.siren.shapes.values()]
+        counts = [k if n <= WHOLE else min(n, round(factor * k)) for k, n in zip(self.counts, sizes, strict=True)]
+        return replace(self, counts=tuple(counts))
+
     @staticmethod
     def of(bits: float) -> Plan:
         """What served best for a budget of bits on the photographs that the prior was trained on."""

@@ -6,8 +6,10 @@ Every figure comes from a real file, decoded by the decoder. Finished cases are 
 again. The table is written to docs/siren.md.
 
 pranc      prior θ0, coefficients of a pseudo-random orthogonal basis: what ``prancimg encode --model siren`` writes
-identity   the same prior θ0 and number of coefficients, but each moves one weight: the control for the basis
-direct     the same fit, quantisation and coder, all weights of a SIREN from a seeded start, the best of three sizes
+identity   the same prior θ0 and numbers of coefficients, but each moves one weight: the control for the basis
+direct     the same fit, quantisation and coder, all weights of a SIREN from a seeded start
+
+Each is the best of three tries for every image: three numbers of coefficients, or three sizes of network.
 JPEG       Pillow, the better of 4:2:0 and 4:4:4, optimised Huffman tables, the best quality within the bytes
 """
 
@@ -61,9 +63,9 @@ def plans(method: str, size: int) -> list[Plan]:
     """The networks a method may use for a file of ``size`` bytes; the best one counts."""
     default = Plan.of(8.0 * size)
     if method == "pranc":
-        return [default]
+        return [default.scaled(share) for share in (0.75, 1, 1.3)]
     if method == "identity":
-        return [replace(default, kind=Kind.IDENTITY)]
+        return [replace(default.scaled(share), kind=Kind.IDENTITY) for share in (0.75, 1, 1.3)]
     return [
         Plan.direct(siren)
         for siren in (widest(8 * size / bits, layers) for bits, layers in ((6.0, 4), (4.5, 4), (4.4, 5)))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,17 +19,10 @@ import torch
 from PIL import Image, ImageOps
 
 from benchmarks.siren.__main__ import TABLE, insert
-from prancimg.basis import WHOLE, Kind
+from prancimg.basis import Kind
 from prancimg.encoder import Plan, fit_to_size, widest
 
 RESULTS = Path(__file__).parent / "ablation.json"
-
-
-def with_share(plan: Plan, factor: float) -> Plan:
-    """The plan with ``factor`` times the coefficients of the large tensors."""
-    sizes = [math.prod(shape) for shape in plan.siren.shapes.values()]
-    counts = [k if n <= WHOLE else min(n, round(factor * k)) for k, n in zip(plan.counts, sizes, strict=True)]
-    return replace(plan, counts=tuple(counts))
 
 
 def variants(size: int) -> dict[str, Plan]:
@@ -41,8 +33,8 @@ def variants(size: int) -> dict[str, Plan]:
         "±1 basis": replace(plan, kind=Kind.SIGN),
         "near-Gaussian basis": replace(plan, kind=Kind.POPCOUNT),
         "identity basis, as many coefficients": replace(plan, kind=Kind.IDENTITY),
-        "0.5 x the coefficients": with_share(plan, 0.5),
-        "2 x the coefficients": with_share(plan, 2),
+        "0.5 x the coefficients": plan.scaled(0.5),
+        "2 x the coefficients": plan.scaled(2),
         "all coefficients (k = D)": Plan.direct(plan.siren, plan.prior),
         "no prior": replace(plan, prior=0),
         "no prior, direct weights, 4.4 bits each": Plan.direct(widest(8 * size / 4.4, 5)),
