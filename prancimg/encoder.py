@@ -166,25 +166,24 @@ class _Search:
             raise PrancImgError(
                 f"{size} bytes are too few: the lowest possible is {lowest} bytes, {8 * lowest / self.pixels:.4f} bpp"
             )
-        plan = Plan.of(8.0 * size)
-        count = EFFORTS[self.options.effort]
-        seeds = [self.options.seed] if self.options.seed is not None else list(range(_candidates(self.options.effort)))
-        scout = max(20, count // 10) if len(seeds) > 1 else 0
-        total, began = count + scout * len(seeds), self.done
+        plan, count = Plan.of(8.0 * size), EFFORTS[self.options.effort]
+        tries = _tries(self.options.effort, self.options.seed)
+        scout = count // 8 if len(tries) > 1 else 0
+        total, began = count + scout * len(tries), self.done
 
-        def run(seed: int, iterations: int) -> Encoded:
-            start = self.done
+        def run(attempt: tuple[int, float], iterations: int) -> Encoded:
+            (seed, factor), start = attempt, self.done
 
             def advance(part: float) -> None:
                 self.done = start + share * part * iterations / total
                 if self.progress:
                     self.progress(min(1.0, self.done))
 
-            return fit_to_size(self.image, plan, seed, size, iterations, self.device, advance)
+            return fit_to_size(self.image, plan.scaled(factor), seed, size, iterations, self.device, advance)
 
-        best = seeds[0]
-        if scout:  # narrow networks vary between seeds: a short fit of each, and the best goes on
-            best = min(seeds, key=lambda seed: run(seed, scout).error)
+        best = tries[0]
+        if scout:  # networks vary between seeds: a short fit of each try, and the best goes on
+            best = min(tries, key=lambda each: run(each, scout).error)
         result = run(best, count)
         self.done = began + share
         return result
@@ -313,5 +312,7 @@ EFFORTS = {effort: round(100 * 2 ** (0.75 * (effort - 1))) for effort in range(1
 """Steps of a fit."""
 
 
-def _candidates(effort: int) -> int:
-    return 1 if effort < 5 else 2 if effort < 7 else 4
+def _tries(effort: int, seed: int | None) -> list[tuple[int, float]]:
+    """Seeds and numbers of coefficients, relative to the plan's, that compete."""
+    seeds = [seed] if seed is not None else [0] if effort < 5 else [0, 1]
+    return [(each, factor) for each in seeds for factor in ((1.0,) if effort < 7 else (0.75, 1.0, 1.3))]
