@@ -154,7 +154,9 @@ def _parser() -> argparse.ArgumentParser:
     encode.add_argument(
         "-e", "--effort", type=int, choices=range(1, 10), default=5, metavar="1..9", help="1 fast, 9 best (default: 5)"
     )
-    encode.add_argument("--seed", type=_number(int, 0, 2**32 - 1), metavar="N", help="basis seed (default: try a few)")
+    encode.add_argument(
+        "--seed", type=_number(int, 0, 2**32 - 1), metavar="N", help="basis seed (default: 0; siren: the best of a few)"
+    )
     encode.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to fit")
     talk(encode)
 

@@ -3,6 +3,7 @@
 python tools/demo.py OUTPUT_FOLDER
 """
 
+import io
 import subprocess
 import sys
 import time
@@ -14,6 +15,13 @@ from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
 
 BPP = 0.3
+
+
+def as_jpeg(photo: np.ndarray, quality: int) -> bytes:
+    """The photo as a JPEG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(photo).save(buffer, "JPEG", quality=quality, optimize=True)
+    return buffer.getvalue()
 
 
 def main(folder: Path) -> None:
@@ -32,9 +40,13 @@ def main(folder: Path) -> None:
     decoded = np.asarray(Image.open(folder / "decoded.png"))
     Image.fromarray(np.hstack((photo, decoded))).save(folder / "demo.png")
     size = (folder / "photo.prc").stat().st_size
+    same = max((jpeg for quality in range(96) if len(jpeg := as_jpeg(photo, quality)) <= size), key=len)
     print(f"photo     {photo.shape[1]} x {photo.shape[0]}, {(folder / 'photo.png').stat().st_size} bytes as PNG")
     print(f"file      {size} bytes, {8 * size / (photo.shape[0] * photo.shape[1]):.4f} bits per pixel")
     print(f"quality   {peak_signal_noise_ratio(photo, decoded):.2f} dB PSNR")
+    print(
+        f"JPEG      {peak_signal_noise_ratio(photo, np.asarray(Image.open(io.BytesIO(same)))):.2f} dB at {len(same)} bytes"
+    )
     print(f"time      {encoding:.1f} s to encode, {decoding:.2f} s to decode (whole processes)")
     print(f"picture   {folder / 'demo.png'} (original left, decoded right)")
 
