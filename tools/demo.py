@@ -44,9 +44,8 @@ def main(folder: Path) -> None:
     print(f"photo     {photo.shape[1]} x {photo.shape[0]}, {(folder / 'photo.png').stat().st_size} bytes as PNG")
     print(f"file      {size} bytes, {8 * size / (photo.shape[0] * photo.shape[1]):.4f} bits per pixel")
     print(f"quality   {peak_signal_noise_ratio(photo, decoded):.2f} dB PSNR")
-    print(
-        f"JPEG      {peak_signal_noise_ratio(photo, np.asarray(Image.open(io.BytesIO(same)))):.2f} dB at {len(same)} bytes"
-    )
+    jpeg = np.asarray(Image.open(io.BytesIO(same)))
+    print(f"JPEG      {peak_signal_noise_ratio(photo, jpeg):.2f} dB at {len(same)} bytes")
     print(f"time      {encoding:.1f} s to encode, {decoding:.2f} s to decode (whole processes)")
     print(f"picture   {folder / 'demo.png'} (original left, decoded right)")
 
