@@ -349,13 +349,12 @@ def fit_field(
         )
         return math.exp(found)
 
-    levels = 0, 2
-    # A fit learns to spend fewer bits than its start, so its price will be about half of what the start suggests.
-    guess = min(dear(levels, 2e-3) / 2, 0.02) if price is None else price
+    levels = 0, 1
+    guess = min(dear(levels, 2e-3), 0.02) if price is None else price
     for component in (0, 1):
         losses: list[tuple[float, tuple[int, int]]] = []
         # Chroma that is dear at first gets cheap in a fit, so it is left out by one level more than luma at most.
-        for level in range(component, max(3, levels[0] + 2) if component else 5):
+        for level in range(levels[component], max(3, levels[0] + 2) if component else 5):
             tried = (level, levels[1]) if component == 0 else (levels[0], level)
             losses.append((start(guess, tried)[0], tried))
             if losses[-1][0] > 1.1 * min(losses)[0]:
