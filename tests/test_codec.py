@@ -64,7 +64,7 @@ def test_the_field_is_the_default_and_beats_jpeg(photo):
             Image.fromarray(photo).save(buffer, "JPEG", quality=quality, subsampling=subsampling, optimize=True)
             if len(buffer.getvalue()) <= bpp * photo.shape[0] * photo.shape[1] / 8:
                 best = max(best, psnr(Image.open(buffer), photo))
-        assert ours > best
+        assert ours > best + 0.7
 
 
 @both
