@@ -1,4 +1,6 @@
-"""Make a golden file from a photo that comes with scikit-image: python -m tools.make_golden NAME [--model M] [--size BYTES].
+"""Make a golden file from a photo that comes with scikit-image.
+
+python -m tools.make_golden NAME [--model siren] [--size 1500]
 
 Writes tests/golden/NAME.prc, NAME.png (what it decodes to here) and NAME.json (hashes of its integers). A golden file
 is never made again: a later decoder must read the one that is there.
