@@ -30,14 +30,13 @@ def variants(size: int) -> dict[str, Plan]:
     plan = Plan.of(8.0 * size)
     return {
         "prior, Hadamard basis (the preset)": plan,
-        "±1 basis": replace(plan, kind=Kind.SIGN),
-        "near-Gaussian basis": replace(plan, kind=Kind.POPCOUNT),
         "identity basis, as many coefficients": replace(plan, kind=Kind.IDENTITY),
         "0.5 x the coefficients": plan.scaled(0.5),
         "2 x the coefficients": plan.scaled(2),
         "all coefficients (k = D)": Plan.direct(plan.siren, plan.prior),
         "no prior": replace(plan, prior=0),
         "no prior, direct weights, 4.4 bits each": Plan.direct(widest(8 * size / 4.4, 5)),
+        "±1 basis, not orthogonal": replace(plan, kind=Kind.SIGN),
     }
 
 
