@@ -122,7 +122,9 @@ class Header:
             size = math.prod(shape)
             k = number(f"number of coefficients of {name}", 0, size)
             coded.append(Coded(k, number("step", 0, STEPS - 1), number("scale", 0, SCALES - 1)) if k else Coded(0))
-            parameters, work = parameters + size, work + k * size
+            parameters += size
+            if k < size and scalars["kind"] in (Kind.SIGN, Kind.POPCOUNT):  # the others take n log n at most
+                work += k * size
         if at != len(data):
             raise PrancImgError("the header is longer than its fields")
         header = Header(**scalars, tensors=tuple(coded))

@@ -84,7 +84,10 @@ def with_first(**change: int) -> tuple[Coded, ...]:
         ({"tensors": TENSORS[:-1]}, "cut short"),
         ({"tensors": (*TENSORS, Coded(0))}, "longer"),
         ({"width": 2**20, "height": 2**20}, "too large for so many pixels"),
-        ({"hidden": 500, "layers": 2, "tensors": (*[Coded(0)] * 2, Coded(250_000), *[Coded(0)] * 3)}, "entries"),
+        (
+            {"kind": 1, "hidden": 500, "tensors": (*[Coded(0)] * 2, Coded(249_999), *[Coded(0)] * 3)},
+            "entries",
+        ),
     ],
 )
 def test_headers_beyond_the_caps_are_refused(change, message):
