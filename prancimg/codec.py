@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -86,7 +85,7 @@ def info(source: DataLike) -> dict[str, Any]:
         "model": "field" if header.channels else "siren",
         "hidden": header.hidden,
         "layers": header.layers,
-        "parameters": sum(math.prod(shape) for shape in header.siren.shapes.values()),
+        "parameters": sum(header.siren.sizes),
         "coefficients": sum(coded.k for coded in header.tensors),
         "basis": Kind(header.kind).name.lower(),
         "seed": header.seed,

@@ -90,18 +90,25 @@ def cost(values: np.ndarray, scale: int) -> float:
     """Bits that ``values`` (int64) take under scale index ``scale``, without the coder's constant end."""
     table, shift = _split(scale)
     symbols = np.clip((values + (1 << shift >> 1) >> shift) + CENTRE, 0, WIDTH - 1)
-    escapes = np.count_nonzero((symbols == 0) | (symbols == WIDTH - 1))
-    frequency = frequencies()[table, MEANS // 2][symbols]
-    return float((PRECISION - np.log2(frequency)).sum() + shift * values.size + 2 * _ESCAPE_BITS * escapes)
+    return _bits(symbols, frequencies()[table, MEANS // 2][symbols]) + shift * values.size
 
 
 def near_cost(values: np.ndarray, mean: np.ndarray, table: np.ndarray) -> float:
     """Bits of :meth:`Encoder.put_near`."""
     whole, row = _near(mean, table)
     symbols = np.clip(values - whole + CENTRE, 0, WIDTH - 1)
-    escapes = np.count_nonzero((symbols == 0) | (symbols == WIDTH - 1))
-    frequency = frequencies().reshape(-1, WIDTH)[row, symbols]
-    return float((PRECISION - np.log2(frequency)).sum() + 2 * _ESCAPE_BITS * escapes)
+    return _bits(symbols, frequencies().reshape(-1, WIDTH)[row, symbols])
+
+
+def _bits(symbols: np.ndarray, frequency: np.ndarray) -> float:
+    """Bits of symbols of these frequencies, their escapes included."""
+    return float((PRECISION - np.log2(frequency)).sum() + 2 * _ESCAPE_BITS * np.count_nonzero(_escaped(symbols)))
+
+
+def _escaped(symbols: np.ndarray) -> np.ndarray:
+    """Where a symbol says that its value follows."""
+    escaped: np.ndarray = (symbols == 0) | (symbols == WIDTH - 1)
+    return escaped
 
 
 def _near(mean: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -149,7 +156,7 @@ class Encoder:
         self._put_escapes(values, symbols)
 
     def _put_escapes(self, values: np.ndarray, symbols: np.ndarray) -> None:
-        escaped = values[(symbols == 0) | (symbols == WIDTH - 1)] + (1 << 2 * _ESCAPE_BITS - 1)
+        escaped = values[_escaped(symbols)] + (1 << 2 * _ESCAPE_BITS - 1)
         if escaped.size:
             halves = np.stack((escaped >> _ESCAPE_BITS, escaped & (1 << _ESCAPE_BITS) - 1), 1)
             self._range.encode(halves.reshape(-1).astype(np.int32), _uniform(_ESCAPE_BITS))
@@ -189,7 +196,7 @@ class Decoder:
         return values
 
     def _take_escapes(self, values: np.ndarray, symbols: np.ndarray) -> None:
-        escaped = (symbols == 0) | (symbols == WIDTH - 1)
+        escaped = _escaped(symbols)
         if escaped.any():
             halves = self._decode(_uniform(_ESCAPE_BITS), 2 * int(escaped.sum())).reshape(-1, 2)
             values[escaped] = (halves[:, 0] << _ESCAPE_BITS | halves[:, 1]) - (1 << 2 * _ESCAPE_BITS - 1)

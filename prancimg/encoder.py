@@ -84,19 +84,20 @@ class Plan:
     @staticmethod
     def direct(siren: Siren, prior: int = 0) -> Plan:
         """The control: every weight, no basis."""
-        return Plan(siren, prior, Kind.IDENTITY, tuple(math.prod(shape) for shape in siren.shapes.values()))
+        return Plan(siren, prior, Kind.IDENTITY, tuple(siren.sizes))
 
     def scaled(self, factor: float) -> Plan:
         """The plan with ``factor`` times the coefficients of the large tensors."""
-        sizes = [math.prod(shape) for shape in self.siren.shapes.values()]
-        counts = [k if n <= WHOLE else min(n, round(factor * k)) for k, n in zip(self.counts, sizes, strict=True)]
+        counts = [
+            k if n <= WHOLE else min(n, round(factor * k)) for k, n in zip(self.counts, self.siren.sizes, strict=True)
+        ]
         return replace(self, counts=tuple(counts))
 
     @staticmethod
     def of(bits: float) -> Plan:
         """What served best for a budget of bits on the photographs that the prior was trained on."""
         siren = load_prior(PRIOR)[0]
-        sizes = [math.prod(shape) for shape in siren.shapes.values()]
+        sizes = siren.sizes
         small = sum(size for size in sizes if size <= WHOLE)
         share = (4500 * (bits / 19_000) ** 0.84 - small) / (sum(sizes) - small)
         if share < 0.05:  # a prior's network would be mostly prior
@@ -111,7 +112,7 @@ class Plan:
 def widest(parameters: float, layers: int) -> Siren:
     """The widest SIREN of at most so many parameters (at least one unit wide)."""
     hidden = 1
-    while sum(math.prod(shape) for shape in Siren(hidden + 1, layers).shapes.values()) <= parameters:
+    while sum(Siren(hidden + 1, layers).sizes) <= parameters:
         hidden += 1
     return Siren(hidden, layers)
 

@@ -54,6 +54,11 @@ class Siren:
             shapes |= {"slope": (self.hidden,), "residual": (3, 27)} | context.shapes()
         return shapes
 
+    @cached_property
+    def sizes(self) -> list[int]:
+        """The number of entries of every tensor."""
+        return [math.prod(shape) for shape in self.shapes.values()]
+
     def seeded(self, seed: int) -> dict[str, np.ndarray]:
         """θ0 of a network without a field, drawn from the seed: flat int64 tensors in units of 2**-20, exact.
 
