@@ -30,11 +30,13 @@ CAUSAL = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (-2, 0), (0, -2), (-2, -1), (-2, 
 """Offsets (dy, dx) of the causal neighbours; dx + 2 dy < 0 for all."""
 PARENT = ((0, 0), (0, 2), (0, -2), (2, 0), (-2, 0))
 LUMA = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
-HIDDEN = 16
+HIDDEN = 24
 INPUTS = {"luma": len(CAUSAL) + 1 + len(PARENT), "chroma": len(CAUSAL) + 1 + len(PARENT) + len(LUMA) + 1}
 NEUTRAL_RATE, MAX_RATE = 128, 255
 SQUASH_LIMIT = 256
 
+_CHUNK = 1 << 12
+"""Positions that go through a network at a time, so that they stay in cache."""
 _WEIGHT_BITS, _SQUASH_BITS, _HIDDEN_BITS = 12, 6, 8
 _WEIGHT_MAX = _HIDDEN_MAX = (1 << 15) - 1
 _MEAN_MAX = 1 << 13
@@ -200,9 +202,12 @@ def distributions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The encoder's side, all positions of a grid at once: means in eighths and tables, (h * w,) in raster order."""
     near = np.stack(_shifted(squash(q), CAUSAL, "constant")).reshape(len(CAUSAL), -1)
-    first = network.a @ np.concatenate([near, _known(grid, done)])
-    first += network.bias(grid)
-    return network(first)
+    features = np.concatenate([near, _known(grid, done)])
+    mean, table = np.empty(grid.count, np.int64), np.empty(grid.count, np.int64)
+    for start in range(0, grid.count, _CHUNK):
+        here = slice(start, start + _CHUNK)
+        mean[here], table[here] = network(network.a @ features[:, here] + network.bias(grid))
+    return mean, table
 
 
 def cost(pyramid: Pyramid, q: Coefficients, nets: Mapping[str, Network]) -> float:

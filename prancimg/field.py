@@ -1,7 +1,8 @@
 """The feature field: a pyramid of integer grids, summed into the channels that the SIREN reads at every pixel.
 
-    F(L) = 0;    F(l) = up(F(l+1)) + Σ over components c of  gain[l, c] · step · q(c, l);    the SIREN reads F(0)
+    F(L) = 0;    F(l) = up(F(l+1)) + Σ over components c of  gain[l, c] · 2**scale[l, c] · step · q(c, l)
 
+and the SIREN reads F(0).
 A coefficient is one smooth bump at one level and place, pushed along one direction of the channels. Component 0 is
 luma, 1 and 2 are chroma; level 0 has the size of the picture, level l half of it l times. NumPy and torch alike.
 """
@@ -105,22 +106,27 @@ def upsample(x: Array, taps: Array, height: int, width: int) -> Array:
     return x
 
 
+def directions(weights: Mapping[str, Array]) -> Array:
+    """Where a coefficient of one step pushes the channels: (levels, components, channels)."""
+    gain, scale = weights["gain"], weights["scale"]
+    return gain * namespace(gain).exp2(scale)[:, :, None]
+
+
 def features(
     pyramid: Pyramid,
     q: Mapping[tuple[int, int], Array],
-    gain: Array,
-    taps: Array,
+    weights: Mapping[str, Array],
     step: float,
     up: Callable[[Array, Array, int, int], Array] = upsample,
 ) -> Array:
     """Coefficients (h, w) by (component, level), as floats, to the field (channels, height, width)."""
-    field = None
+    field, gain = None, directions(weights) * step
     for level in reversed(range(pyramid.levels)):
         if field is not None:
-            field = up(field, taps, *pyramid.size(level))
+            field = up(field, weights["taps"], *pyramid.size(level))
         for component in range(COMPONENTS):
             if (component, level) in q:
-                here = (gain[level, component] * step)[:, None, None] * q[component, level][None]
+                here = gain[level, component][:, None, None] * q[component, level][None]
                 field = here if field is None else field + here
     return field
 

@@ -14,7 +14,7 @@ from prancimg.coder import Encoder
 from prancimg.decoder import Model, decode_array
 from prancimg.errors import PrancImgError
 from prancimg.field import MAX_LEVELS, STEP_CODES, Coefficients
-from prancimg.fit_field import PRICES, Fitted, fit_field, header_for, seek
+from prancimg.fit_field import PRICES, Fitted, Setup, fit_field, seek
 from prancimg.siren import FRACTION
 
 Progress = Callable[[float], None]
@@ -103,7 +103,7 @@ class FieldSearch:
 
 def _nothing(image: np.ndarray) -> tuple[Header, list[np.ndarray], Coefficients]:
     """The smallest file of a picture's size: an empty field of as few grids as there can be."""
-    header = header_for(image, PRICES[1], luma_from=MAX_LEVELS - 1, chroma_from=MAX_LEVELS - 1)
+    header = Setup().header(image, PRICES[1], (MAX_LEVELS - 1, MAX_LEVELS - 1))
     empty = {grid.key: np.zeros((grid.height, grid.width), np.int32) for grid in header.pyramid.grids}
     return header, [np.zeros(0, np.int64)] * len(header.tensors), empty
 

@@ -22,7 +22,7 @@ from prancimg.basis import Kind
 from prancimg.bitstream import Coded, Header, step_size
 from prancimg.decoder import Model
 from prancimg.errors import PrancImgError
-from prancimg.field import COMPONENTS, MAX_LEVELS, STEP_CODES, Coefficients, Pyramid, features, step_value
+from prancimg.field import COMPONENTS, MAX_LEVELS, STEP_CODES, Coefficients, Pyramid, directions, features, step_value
 from prancimg.fit import laplace_bits
 from prancimg.prior import load_prior
 from prancimg.siren import FRACTION
@@ -32,7 +32,7 @@ PRIOR = 2
 """The prior that the field starts from."""
 PRICES = (4e-6, 0.24)
 """What a bit a pixel may cost in squared error on samples from 0 to 1; the rate index spans no more."""
-RATE, NETWORK_RATE = 0.07, 5e-3
+RATE, NETWORK_RATE = 0.08, 1.2e-2
 """Learning rates: of the grids in units of the step, of the networks."""
 HARD, HARD_NETWORKS = 0.86, 0.7
 """Shares of the steps after which the grids, and before them the networks' coefficients, are rounded."""
@@ -40,34 +40,81 @@ WORTHWHILE = 12_000
 """Bits of a file below which networks of its own are not worth theirs."""
 FLAWLESS = 1.5e-5
 """Mean squared error (48 dB) below which more bits are not worth having."""
-_COARSER = 38
+_COARSER = 30
 """Step codes above the rate index: a field that has no time to grow starts with a coarser step than 0.04 at 1e-3."""
 _DEAD = 0.03
 """How far a dead zone may widen before a coarser step takes over."""
-_LUMA_CHROMA = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+LUMA_CHROMA = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 Grids = Mapping[tuple[int, int], Tensor]
 
-# The step code of every tensor that adapts, and its number of coefficients where that is not its size.
-_ADAPTED: dict[str, tuple[int, int | None]] = {
+Adapted = Mapping[str, tuple[int, int | None]]
+"""By tensor: the step code of its coefficients, and their number where that is not the tensor's size."""
+
+_PAINT: Adapted = {
     "w0": (56, None),
     "b0": (48, None),
     "w1": (48, None),
     "b1": (40, None),
-    "gain": (56, None),
+    "scale": (104, None),
+    "taps": (56, None),
     "residual": (48, None),
-} | {
-    f"{kind}.{tensor}": how
-    for kind in context.KINDS
-    for tensor, how in {
-        "a": (72, 48),
-        "b": (72, 48),
-        "bias": (88, 24),
-        "b0": (104, None),
-        "c": (96, None),
-        "c0": (104, None),
-    }.items()
 }
+
+
+def _contexts(a: tuple[int, int | None], b: tuple[int, int | None], bias: tuple[int, int | None]) -> Adapted:
+    tensors = {"a": a, "b": b, "bias": bias, "b0": (104, None), "c": (96, None), "c0": (104, None)}
+    return {f"{kind}.{tensor}": how for kind in context.KINDS for tensor, how in tensors.items()}
+
+
+FROZEN: Adapted = {}
+PRANC: Adapted = {**_PAINT, **_contexts((72, 48), (72, 48), (88, 24))}
+WHOLE: Adapted = {**_PAINT, **_contexts((96, None), (96, None), (104, None))}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is fitted: the encoder's own choice, or one of its controls."""
+
+    prior: int = PRIOR
+    adapted: Adapted | None = None
+    """None: what pays for a file of its size."""
+    levels: tuple[int, int] | None = None
+    """Finest levels of luma and chroma; None: chosen for picture and price."""
+    analytic: bool = True
+    """Start from the picture's pyramid instead of nothing."""
+
+    def header(
+        self,
+        image: np.ndarray,
+        price: float,
+        levels: tuple[int, int] = (0, 1),
+        adapted: Adapted = FROZEN,
+        seed: int = 0,
+    ) -> Header:
+        """The plan of a fit of a picture (H, W, 3) at a price: its grids, its steps and how its networks adapt."""
+        siren, theta0 = load_prior(self.prior)
+        rate = min(max(round(context.NEUTRAL_RATE + 16 * math.log2(price / 1e-3)), 0), context.MAX_RATE)
+        tensors = []
+        for name, tensor in theta0.items():
+            step, k = adapted.get(name, (0, 0))
+            k = len(tensor) if k is None else k
+            tensors.append(Coded(k, step) if k else Coded(0))
+        return Header(
+            width=image.shape[1],
+            height=image.shape[0],
+            prior=self.prior,
+            hidden=siren.hidden,
+            layers=siren.layers,
+            seed=seed,
+            kind=Kind.SIGN,
+            tensors=tuple(tensors),
+            channels=siren.channels,
+            luma_from=levels[0],
+            chroma_from=levels[1],
+            rate=rate,
+            step=min(rate + _COARSER, STEP_CODES - 1),
+        )
 
 
 @dataclass(frozen=True)
@@ -113,6 +160,11 @@ def _round(y: Tensor, shift: float, dead: float = 0.0) -> Tensor:
     return (torch.copysign(whole, y) + 0.0).clamp(1 - coder.MAGNITUDE, coder.MAGNITUDE - 1)
 
 
+def softness(part: float) -> tuple[float, float]:
+    """Deviation of the noise and temperature of the soft rounding, at a share of the way to hard rounding."""
+    return 0.22 - 0.07 * part, 0.35 - 0.27 * part
+
+
 def seek(
     excess: Callable[[float], float], start: float, slope: float, bounds: tuple[float, float], below: float, rounds: int
 ) -> float:
@@ -153,9 +205,10 @@ class Canvas:
 
     def start(self, weights: Mapping[str, Tensor], step: float) -> Tensor:
         """The analytic start, packed: a Laplacian pyramid of luma and chroma that makes up for its own rounding."""
-        planes = torch.einsum("ij,jhw->ihw", self.pixels.new_tensor(_LUMA_CHROMA), self.pixels)
+        planes = torch.einsum("ij,jhw->ihw", self.pixels.new_tensor(LUMA_CHROMA), self.pixels)
         planes[0] -= 0.5
         out: list[Tensor] = []
+        gains = directions(weights) * step
         shown: list[Tensor | None] = [None] * COMPONENTS
         present = {grid.key for grid in self.pyramid.grids}
         for level in reversed(range(self.pyramid.levels)):
@@ -166,7 +219,7 @@ class Canvas:
                 if below is not None:
                     below = fused.upsample(below[None], weights["taps"], *size)[0]
                 if (c, level) in present:
-                    gain = weights["gain"][level, c, c] * step
+                    gain = gains[level, c, c]
                     y = (small[c] if below is None else small[c] - below) / gain
                     out.append(y.reshape(-1))
                     below = y.round() * gain if below is None else below + y.round() * gain
@@ -175,7 +228,7 @@ class Canvas:
 
     def error(self, q: Grids, weights: Mapping[str, Tensor], step: float, r: float) -> Tensor:
         """Mean squared error of the picture painted; ``r`` is (rate - 128) / 64."""
-        field = features(self.pyramid, q, weights["gain"], weights["taps"], step, fused.upsample)
+        field = features(self.pyramid, q, weights, step, fused.upsample)
         phases = weights["b0"] + weights["slope"] * r
         rgb = fused.sines(field.reshape(len(field), -1), weights["w0"], phases, weights["w1"], weights["b1"])
         return (fused.sharpen(rgb.view_as(self.pixels), weights["residual"]) - self.pixels).square().mean()
@@ -189,6 +242,8 @@ class Canvas:
     ) -> Tensor:
         """Bits of all grids; ``u`` are the squashed grids."""
         total = self.pixels.new_zeros(())
+        small: dict[str, list[fused.Small]] = {}
+        nets = {kind: [weights[f"{kind}.{name}"] for name in ("a", "b", "b0", "c", "c0")] for kind in context.KINDS}
         for grid in self.pyramid.grids:
             kind, size = context.KINDS[grid.component > 0], (grid.height, grid.width)
             planes: list[Tensor] = []
@@ -205,10 +260,15 @@ class Canvas:
                 planes += [] if luma is None else [luma]
                 taps.append((len(planes) if grid.component == 2 else -1, 0, 0))
                 planes += [u[1, grid.level]] if grid.component == 2 else []
-            own = {name: weights[f"{kind}.{name}"] for name in ("a", "bias", "slope", "b", "b0", "c", "c0")}
-            bias = own["bias"][max(grid.component - 1, 0), grid.level] + own["slope"][grid.level] * r
-            rest = (own[name] for name in ("b", "b0", "c", "c0"))
-            total = total + fused.grid_bits(tuple(taps), q[grid.key], u[grid.key], own["a"], bias, *rest, *planes)
+            bias, slope = weights[f"{kind}.bias"], weights[f"{kind}.slope"]
+            here = bias[max(grid.component - 1, 0), grid.level] + slope[grid.level] * r
+            if grid.count <= fused.SMALL:
+                small.setdefault(kind, []).append((tuple(taps), q[grid.key], u[grid.key], here, planes))
+            else:
+                a, *rest = nets[kind]
+                total = total + fused.grid_bits(tuple(taps), q[grid.key], u[grid.key], a, here, *rest, *planes)
+        for kind, grids in small.items():
+            total = total + fused.small_bits(grids, *nets[kind])
         return total
 
 
@@ -264,7 +324,7 @@ class Networks:
             for (name, a), direction in zip(self.a.items(), self._soap.directions(gradients), strict=True):
                 # A basis that just turned may meet the squares of other directions: no step is larger than usual.
                 direction = direction / direction.square().mean().sqrt().clamp(min=1.0)
-                own = rate if "." in name else 0.6 * rate * min(2.0, step / 0.09)
+                own = rate if "." in name else 0.4 * rate * min(2.0, step / 0.09)
                 if name in self.identity:
                     a -= own * (self.basis[name].t() @ direction.reshape(-1))
                 else:
@@ -284,34 +344,6 @@ class Networks:
         return alpha, tuple(coded)
 
 
-def header_for(
-    image: np.ndarray, price: float, seed: int = 0, adapt: bool = False, luma_from: int = 0, chroma_from: int = 1
-) -> Header:
-    """The plan of a fit of a picture (H, W, 3) at a price: its grids, its steps and whether its networks adapt."""
-    siren, theta0 = load_prior(PRIOR)
-    rate = min(max(round(context.NEUTRAL_RATE + 16 * math.log2(price / 1e-3)), 0), context.MAX_RATE)
-    tensors = []
-    for name, tensor in theta0.items():
-        step, k = _ADAPTED.get(name, (0, 0))
-        k = len(tensor) if k is None else k
-        tensors.append(Coded(k, step) if adapt and k else Coded(0))
-    return Header(
-        width=image.shape[1],
-        height=image.shape[0],
-        prior=PRIOR,
-        hidden=siren.hidden,
-        layers=siren.layers,
-        seed=seed,
-        kind=Kind.SIGN,
-        tensors=tuple(tensors),
-        channels=siren.channels,
-        luma_from=luma_from,
-        chroma_from=chroma_from,
-        rate=rate,
-        step=min(rate + _COARSER, STEP_CODES - 1),
-    )
-
-
 def fit_field(
     image: np.ndarray,
     *,
@@ -320,6 +352,7 @@ def fit_field(
     device: torch.device,
     price: float | None = None,
     bits: float = math.inf,
+    setup: Setup = Setup(),
     progress: Callable[[float], None] | None = None,
 ) -> Fitted:
     """Fit a field to a picture (H, W, 3) uint8 at a price, or without one so that its coefficients take ``bits``."""
@@ -328,12 +361,12 @@ def fit_field(
     generator = torch.Generator(device).manual_seed(seed)
     count = image.shape[0] * image.shape[1]
     steered = price is None
-    plan = header_for(image, 1e-3)
+    plan = setup.header(image, 1e-3)
     prior, _ = Networks(Model.of(plan), plan.tensors, device).weights(False)
 
     def start(price: float, levels: tuple[int, int]) -> tuple[float, float]:
         """Loss and bits of the analytic start, rounded with the dead zone that a fit will learn."""
-        header = header_for(image, price, 0, False, *levels)
+        header = setup.header(image, price, levels)
         canvas, step, r = Canvas(pixels, header.pyramid), step_value(header.step), _relative(header.rate)
         with torch.no_grad():
             q = _round(canvas.start(prior, step), 0, 0.25)
@@ -349,9 +382,9 @@ def fit_field(
         )
         return math.exp(found)
 
-    levels = 0, 1
+    levels = setup.levels or (0, 1)
     guess = min(dear(levels, 2e-3), 0.02) if price is None else price
-    for component in (0, 1):
+    for component in (0, 1) if setup.levels is None else ():
         losses: list[tuple[float, tuple[int, int]]] = []
         # Chroma that is dear at first gets cheap in a fit, so it is left out by one level more than luma at most.
         for level in range(levels[component], max(3, levels[0] + 2) if component else 5):
@@ -368,11 +401,14 @@ def fit_field(
         while start(price, levels)[1] > 1.3 * bits and levels[0] < MAX_LEVELS - 1:  # not even the highest price will do
             levels = levels[0] + 1, max(levels)
             price = dear(levels, guess)
-    adapt = (bits if steered else start(price, levels)[1]) > WORTHWHILE
-    header = header_for(image, price, seed, adapt, *levels)
+    adapted = setup.adapted
+    if adapted is None:
+        adapted = PRANC if (bits if steered else start(price, levels)[1]) > WORTHWHILE else FROZEN
+    header = setup.header(image, price, levels, adapted, seed)
     canvas, networks = Canvas(pixels, header.pyramid), Networks(Model.of(header), header.tensors, device)
     with torch.no_grad():
         y = canvas.start(prior, step_value(header.step))
+        y = y if setup.analytic else torch.zeros_like(y)
     y.requires_grad_()
     mean, square, time = torch.zeros_like(y), torch.zeros_like(y), 0
     spent_mean, shift, repeats, i, seen = 0.0, 0.0, 0, 0, 0.0
@@ -406,8 +442,9 @@ def fit_field(
         weights, own_bits = networks.weights(done >= HARD_NETWORKS)
         if fixed is None:
             part = done / HARD
-            noise = torch.empty_like(y).normal_(generator=generator).mul_(0.22 - 0.07 * part)
-            q = fused.soft_round(y, noise, 0.35 - 0.27 * part)
+            spread, temperature = softness(part)
+            noise = torch.empty_like(y).normal_(generator=generator).mul_(spread)
+            q = fused.soft_round(y, noise, temperature)
             squashed = fused.squash(q)
         else:
             q = fixed
@@ -420,7 +457,7 @@ def fit_field(
             raise PrancImgError("the fit diverged")
         if loss.requires_grad:
             loss.backward()
-        rate = (0.49 * (1 + math.cos(math.pi * done)) + 0.02) * min(1.0, (i + 1) / 5)
+        rate = (0.49 * (1 + math.cos(math.pi * done)) + 0.02) * min(1.0, (i + 1) / 2)
         networks.move(NETWORK_RATE * max(rate, 0.05), step)
         if fixed is None:
             assert y.grad is not None
@@ -437,7 +474,7 @@ def fit_field(
                 gain = min(0.15, 0.03 + 10 / iterations)
                 price *= math.exp(min(0.15, max(-0.15, gain * math.log(spent_mean / wanted))))
                 price = min(max(price, PRICES[0]), PRICES[1])
-                planned = header_for(image, price)
+                planned = setup.header(image, price)
                 with torch.no_grad():
                     y.mul_(step_value(header.step) / step_value(planned.step))
                 header = replace(header, rate=planned.rate, step=planned.step)

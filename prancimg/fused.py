@@ -9,20 +9,23 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, conv_transpose2d, pad
+from torch.nn.functional import conv2d, pad
 
+from prancimg import kernel
 from prancimg.coder import TABLES
 from prancimg.context import CAUSAL
 
 STRIPE = 12288
 """Positions that go through a network at a time."""
-GATHER = 8192
-"""Grids of at most so many positions collect their features by one gather."""
+SMALL = 8192
+"""Grids of at most so many positions share a pass."""
 _LOW, _HIGH = -16 / 4, (TABLES - 1 - 16) / 4
 _LN2 = math.log(2)
 
@@ -42,20 +45,21 @@ class _Upsample(torch.autograd.Function):
     """One axis of :func:`upsample`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, taps: list[float], axis: int, size: int) -> Tensor:
-        n = x.shape[axis]
+    def forward(ctx: Any, x: Tensor, weights: Tensor, axis: int, size: int) -> Tensor:
+        n, taps = x.shape[axis], weights.tolist()
         wide = torch.cat([x.narrow(axis, 0, 1)] * 2 + [x] + [x.narrow(axis, n - 1, 1)] * 2, axis)
         even, odd = wide.narrow(axis, 0, n) * taps[0], wide.narrow(axis, 4, n) * taps[0]
         for k in range(1, 4):
             even.add_(wide.narrow(axis, k, n), alpha=taps[k])
             odd.add_(wide.narrow(axis, 4 - k, n), alpha=taps[k])
         ctx.axis, ctx.n, ctx.taps = axis, n, taps
+        ctx.save_for_backward(wide if ctx.needs_input_grad[1] else wide[:0])
         shape = list(x.shape)
         shape[axis] = 2 * n
         return torch.stack([even, odd], axis + 1).reshape(shape).narrow(axis, 0, size)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         axis, n, (g,) = ctx.axis, ctx.n, gradients
         shape = list(g.shape)
         if shape[axis] < 2 * n:
@@ -66,6 +70,11 @@ class _Upsample(torch.autograd.Function):
         even, odd = (g.reshape(shape).select(axis + 1, i).contiguous() for i in range(2))
         shape = list(even.shape)
         shape[axis] = n + 4
+        g_taps = None
+        if ctx.needs_input_grad[1]:
+            (read,) = ctx.saved_tensors
+            parts = [read.narrow(axis, k, n) for k in range(5)]
+            g_taps = torch.stack([(parts[k] * even).sum() + (parts[4 - k] * odd).sum() for k in range(4)])
         wide = g.new_zeros(shape)
         for k, tap in enumerate(ctx.taps):
             wide.narrow(axis, k, n).add_(even, alpha=tap)
@@ -73,14 +82,13 @@ class _Upsample(torch.autograd.Function):
         out = wide.narrow(axis, 2, n)
         out.narrow(axis, 0, 1).add_(wide.narrow(axis, 0, 1)).add_(wide.narrow(axis, 1, 1))
         out.narrow(axis, n - 1, 1).add_(wide.narrow(axis, n + 2, 1)).add_(wide.narrow(axis, n + 3, 1))
-        return out, None, None, None
+        return out, g_taps, None, None
 
 
 def upsample(x: Tensor, taps: Tensor, height: int, width: int) -> Tensor:
-    """:func:`prancimg.field.upsample`, differentiable in ``x`` alone."""
-    weights = taps.tolist()
-    wide: Tensor = _Upsample.apply(x, weights, 2, width)  # type: ignore[no-untyped-call]
-    return _Upsample.apply(wide, weights, 1, height)  # type: ignore[no-untyped-call,no-any-return]
+    """:func:`prancimg.field.upsample`."""
+    wide: Tensor = _Upsample.apply(x, taps, 2, width)  # type: ignore[no-untyped-call]
+    return _Upsample.apply(wide, taps, 1, height)  # type: ignore[no-untyped-call,no-any-return]
 
 
 def raise_twofold(x: Tensor, height: int, width: int) -> Tensor:
@@ -158,17 +166,77 @@ def laplace(q: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Ten
     return log, by_q, by_scale.masked_fill_(blocked, 0.0)
 
 
-@lru_cache(maxsize=64)
-def _places(taps: tuple[Tap, ...], height: int, width: int) -> Tensor:
-    """Where every feature of every position lies in [0, the padded grid, the padded planes], (features, h * w)."""
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    place = ((y + 2) * (width + 4) + x + 2).reshape(1, -1)
-    size = (height + 4) * (width + 4)
-    rows = [1 + place + dy * (width + 4) + dx for dy, dx in CAUSAL]
-    rows += [
-        torch.zeros_like(place) if i < 0 else 1 + size * (i + 1) + place + dy * (width + 4) + dx for i, dy, dx in taps
-    ]
-    return torch.cat(rows)
+class _Cost:
+    """The context network on features (inputs, n): ln P summed, and the gradients of that sum by everything."""
+
+    def __init__(self, a: Tensor, b: Tensor, b0: Tensor, c: Tensor, c0: Tensor) -> None:
+        self.a, self.b, self.b0, self.c, self.c0 = a, b, b0[:, None], c, c0[:, None]
+        self.g_a, self.g_b, self.g_b0, self.g_c, self.g_c0 = (torch.zeros_like(x) for x in (a, b, self.b0, c, self.c0))
+
+    def __call__(self, x: Tensor, q: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """ln P of q (n,), and its gradients by q and by the first layer's sums (hidden, n).
+
+        The bias is (hidden, 1) or (hidden, n).
+        """
+        h1 = torch.addmm(bias, self.a, x).clamp_min_(0)
+        r = torch.addmm(self.b0, self.b, h1).clamp_min_(0)
+        h2 = h1 + r
+        out = torch.addmm(self.c0, self.c, h2)
+        log, by_q, by_scale = laplace(q, out[0], out[1])
+        g_out = torch.stack([-by_q, by_scale])
+        self.g_c.addmm_(g_out, h2.t())
+        self.g_c0 += g_out.sum(1, keepdim=True)
+        g_h = self.c.t() @ g_out
+        g_r = torch.ops.aten.threshold_backward(g_h, r, 0)
+        self.g_b.addmm_(g_r, h1.t())
+        self.g_b0 += g_r.sum(1, keepdim=True)
+        g_h = torch.ops.aten.threshold_backward(g_h.addmm_(self.b.t(), g_r), h1, 0)
+        self.g_a.addmm_(g_h, x.t())
+        return log.sum(), by_q, g_h
+
+    def gradients(self) -> tuple[Tensor, ...]:
+        """Of the weights after the first layer's bias, in order."""
+        return self.g_b, self.g_b0[:, 0], self.g_c, self.g_c0[:, 0]
+
+
+_Pass = tuple[Tensor, Tensor, Tensor, Sequence[Tensor]]
+
+
+def _plain_pass(q: Tensor, wide: Tensor, reads: Sequence[Tap], a: Tensor, bias: Tensor, *rest: Tensor) -> _Pass:
+    """Σ ln P of a grid, and its gradients by q, by the padded planes and by the network's tensors."""
+    height, width = q.shape
+    g_wide, g_q, g_bias, cost = torch.zeros_like(wide), torch.zeros_like(q), torch.zeros_like(bias), _Cost(a, *rest)
+    total = q.new_zeros(())
+    rows = max(1, STRIPE // width)
+    for top in range(0, height, rows):
+        here = min(rows, height - top)
+        x = q.new_zeros(len(reads), here, width)
+        for row, (i, dy, dx) in enumerate(reads):
+            if i >= 0:
+                x[row] = wide[i, top + 2 + dy : top + 2 + dy + here, 2 + dx : 2 + dx + width]
+        log, by_q, g_h = cost(x.view(len(reads), -1), q[top : top + here].reshape(-1), bias[:, None])
+        total += log
+        g_q[top : top + here] = by_q.view(here, width)
+        g_bias += g_h.sum(1)
+        g_x = (a.t() @ g_h).view(-1, here, width)
+        for row, (i, dy, dx) in enumerate(reads):
+            if i >= 0:
+                g_wide[i, top + 2 + dy : top + 2 + dy + here, 2 + dx : 2 + dx + width] += g_x[row]
+    return total, g_q, g_wide, (cost.g_a, g_bias, *cost.gradients())
+
+
+def _compiled_pass(q: Tensor, wide: Tensor, reads: Sequence[Tap], *net: Tensor) -> _Pass:
+    """:func:`_plain_pass`, compiled."""
+    taps = np.array([(i, dy + 2, dx + 2) for i, dy, dx in reads])
+    grid, planes, *arrays = (t.detach().contiguous().numpy() for t in (q, wide, *net))
+    sums, g_q, g_wide, g_net = kernel.grid_cost(grid, planes, taps, (_LOW, _HIGH), *arrays)
+    parts = torch.split(torch.from_numpy(g_net.sum(0)), [t.numel() for t in net])
+    return (
+        q.new_tensor(sums.sum()),
+        torch.from_numpy(g_q),
+        torch.from_numpy(g_wide),
+        [part.view(t.shape) for part, t in zip(parts, net, strict=True)],
+    )
 
 
 class _GridBits(torch.autograd.Function):
@@ -187,67 +255,25 @@ class _GridBits(torch.autograd.Function):
         *planes: Tensor,
     ) -> Tensor:
         height, width = q.shape
-        wide = [pad(u, (2, 2, 2, 2)), *(pad(p[None, None], (2, 2, 2, 2), mode="replicate")[0, 0] for p in planes)]
+        wide = torch.stack(
+            [pad(u, (2, 2, 2, 2)), *(pad(p[None, None], (2, 2, 2, 2), mode="replicate")[0, 0] for p in planes)]
+        )
         reads = [(0, dy, dx) for dy, dx in CAUSAL] + [(i + 1 if i >= 0 else -1, dy, dx) for i, dy, dx in taps]
-        wanted = any(ctx.needs_input_grad)
-        g_wide = [torch.zeros_like(p) for p in wide]
-        g_q, g_a, g_b, g_c = (torch.zeros_like(x) for x in (q, a, b, c))
-        g_bias, g_b0, g_c0 = (torch.zeros_like(x[:, None]) for x in (bias, b0, c0))
-        total = q.new_zeros(())
-        whole = height * width <= GATHER
-        places = _places(taps, height, width).to(q.device) if whole else None
-        rows = height if whole else max(1, STRIPE // width)
-        for top in range(0, height, rows):
-            here = min(rows, height - top)
-            if places is not None:
-                x = torch.cat([q.new_zeros(1), *(p.reshape(-1) for p in wide)])[places]
-            else:
-                x = q.new_zeros(len(reads), here, width)
-                for row, (i, dy, dx) in enumerate(reads):
-                    if i >= 0:
-                        x[row] = wide[i][top + 2 + dy : top + 2 + dy + here, 2 + dx : 2 + dx + width]
-                x = x.view(len(reads), -1)
-            h1 = torch.addmm(bias[:, None], a, x).clamp_min_(0)
-            r = torch.addmm(b0[:, None], b, h1).clamp_min_(0)
-            h2 = h1 + r
-            out = torch.addmm(c0[:, None], c, h2)
-            log, by_q, by_scale = laplace(q[top : top + here].reshape(-1), out[0], out[1])
-            total += log.sum()
-            if not wanted:
-                continue
-            g_q[top : top + here] = by_q.view(here, width)
-            g_out = torch.stack([-by_q, by_scale])
-            g_c.addmm_(g_out, h2.t())
-            g_c0 += g_out.sum(1, keepdim=True)
-            g_h = c.t() @ g_out
-            g_r = torch.ops.aten.threshold_backward(g_h, r, 0)
-            g_b.addmm_(g_r, h1.t())
-            g_b0 += g_r.sum(1, keepdim=True)
-            g_h = torch.ops.aten.threshold_backward(g_h.addmm_(b.t(), g_r), h1, 0)
-            g_a.addmm_(g_h, x.t())
-            g_bias += g_h.sum(1, keepdim=True)
-            g_x = a.t() @ g_h
-            if places is not None:
-                flat = q.new_zeros(1 + sum(p.numel() for p in wide)).index_add_(0, places.view(-1), g_x.view(-1))
-                g_wide = [p.view(height + 4, width + 4) for p in flat[1:].chunk(len(wide))]
-                continue
-            g_x = g_x.view(-1, here, width)
-            for row, (i, dy, dx) in enumerate(reads):
-                if i >= 0:
-                    g_wide[i][top + 2 + dy : top + 2 + dy + here, 2 + dx : 2 + dx + width] += g_x[row]
+        run = _compiled_pass if q.device.type == "cpu" else _plain_pass
+        total, g_q, g_wide, g_net = run(q, wide, reads, a, bias, b, b0, c, c0)
         for g in g_wide[1:]:  # what was read beyond the edge belongs to the edge
             g[2] += g[0] + g[1]
             g[height + 1] += g[height + 2] + g[height + 3]
             g[:, 2] += g[:, 0] + g[:, 1]
             g[:, width + 1] += g[:, width + 2] + g[:, width + 3]
         g_u, *g_planes = (g[2 : 2 + height, 2 : 2 + width] for g in g_wide)
-        ctx.gradients = (g_q, g_u, g_a, g_bias[:, 0], g_b, g_b0[:, 0], g_c, g_c0[:, 0], *g_planes)
+        ctx.gradients = (g_q, g_u, *g_net, *g_planes)
         return total / -_LN2
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         scale = gradients[0] / -_LN2
-        return (None, *(g * scale for g in ctx.gradients))
+        return (None, *(g.mul_(scale) for g in ctx.gradients))
 
 
 def grid_bits(
@@ -267,6 +293,65 @@ def grid_bits(
     The features are the causal neighbours in ``u``, zero outside, then one for each tap, the edge repeated outside.
     """
     return _GridBits.apply(taps, q, u, a, bias, b, b0, c, c0, *planes)  # type: ignore[no-untyped-call,no-any-return]
+
+
+@lru_cache(maxsize=256)
+def _places(taps: tuple[Tap, ...], height: int, width: int) -> Tensor:
+    """Where every feature of every position lies in [0, the grid, the planes], (features, h * w)."""
+    y, x = (t.reshape(1, -1) for t in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))
+    rows = []
+    for dy, dx in CAUSAL:
+        inside = (y + dy >= 0) & (x + dx >= 0) & (x + dx < width)
+        rows.append(torch.where(inside, 1 + (y + dy) * width + x + dx, 0))
+    for i, dy, dx in taps:
+        place = 1 + (i + 1) * height * width + (y + dy).clamp(0, height - 1) * width + (x + dx).clamp(0, width - 1)
+        rows.append(place if i >= 0 else torch.zeros_like(place))
+    return torch.cat(rows)
+
+
+class _SmallBits(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, places: Tensor, groups: Tensor, flat: Tensor, q: Tensor, a: Tensor, bias: Tensor, *rest: Tensor
+    ) -> Tensor:
+        cost = _Cost(a, *rest)
+        total, g_q, g_h = cost(flat[places], q, bias[:, groups])
+        g_flat = torch.zeros_like(flat).index_add_(0, places.view(-1), (a.t() @ g_h).view(-1))
+        ctx.gradients = (g_flat, g_q, cost.g_a, torch.zeros_like(bias).index_add_(1, groups, g_h), *cost.gradients())
+        return total / -_LN2
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        scale = gradients[0] / -_LN2
+        return (None, None, *(g.mul_(scale) for g in ctx.gradients))
+
+
+Small = tuple[tuple[Tap, ...], Tensor, Tensor, Tensor, Sequence[Tensor]]
+"""Taps, q, u, bias and planes of a grid."""
+
+
+def small_bits(grids: Sequence[Small], *net: Tensor) -> Tensor:
+    """Bits of many small grids of one network (a, b, b0, c, c0) at once.
+
+    A pass over a grid costs a few hundred calls whatever its size, so small ones share theirs.
+    """
+    a, *rest = net
+    places, sources, start = [], [a.new_zeros(1)], 0
+    for taps, q, u, _, planes in grids:
+        place = _places(taps, *q.shape).to(q.device)
+        places.append(torch.where(place > 0, place + start, 0))
+        sources += [u.reshape(-1), *(p.reshape(-1) for p in planes)]
+        start += (1 + len(planes)) * q.numel()
+    groups = torch.repeat_interleave(torch.arange(len(grids)), torch.tensor([grid[1].numel() for grid in grids]))
+    return _SmallBits.apply(  # type: ignore[no-untyped-call,no-any-return]
+        torch.cat(places, 1),
+        groups.to(a.device),
+        torch.cat(sources),
+        torch.cat([grid[1].reshape(-1) for grid in grids]),
+        a,
+        torch.stack([grid[3] for grid in grids], 1),
+        *rest,
+    )
 
 
 class _Sines(torch.autograd.Function):
@@ -310,17 +395,21 @@ class _Sharpen(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         (wide, kernel), (g,) = ctx.saved_tensors, gradients
         _, height, width = g.shape
-        g_wide = conv_transpose2d(g[None], kernel.view(3, 3, 3, 3))[0]
+        g_wide, g_kernel = torch.zeros_like(wide), torch.zeros_like(kernel)
+        rows = max(1, STRIPE // width)
+        for top in range(0, height, rows):
+            here = min(rows, height - top)
+            some = g[:, top : top + here].reshape(3, -1)
+            shifts = [wide[:, top + y : top + y + here, x : x + width] for y in range(3) for x in range(3)]
+            g_kernel.addmm_(some, torch.stack(shifts, 1).view(27, -1).t())
+            spread = (kernel.t() @ some).view(3, 3, 3, here, width)
+            for y in range(3):
+                for x in range(3):
+                    g_wide[:, top + y : top + y + here, x : x + width] += spread[:, y, x]
         g_wide[:, 1] += g_wide[:, 0]
         g_wide[:, height] += g_wide[:, height + 1]
         g_wide[:, :, 1] += g_wide[:, :, 0]
         g_wide[:, :, width] += g_wide[:, :, width + 1]
-        g_kernel = torch.zeros_like(kernel)
-        rows = max(1, STRIPE // width)
-        for top in range(0, height, rows):
-            here = min(rows, height - top)
-            shifts = [wide[:, top + y : top + y + here, x : x + width] for y in range(3) for x in range(3)]
-            g_kernel.addmm_(g[:, top : top + here].reshape(3, -1), torch.stack(shifts, 1).view(27, -1).t())
         return g_wide[:, 1 : height + 1, 1 : width + 1] + g, g_kernel
 
 

@@ -15,7 +15,7 @@ from prancimg.siren import FRACTION, Siren
 
 _DIGESTS = {
     1: "38a28afabdfbcef67eb665ab2ccadc4e8690f1896c4a2f6c490e4473ac6f974f",
-    2: "8adf08ab12a10f77cf2d210792a29c74f69fab594986bb40ecad7df86ede947e",
+    2: "b01e17ab400125ddc8cea63c890d01b3b120ac5d243e2f400d4adc34b0811b0d",
 }
 """SHA-256 of data/siren-N.bin for every prior number N."""
 

@@ -50,7 +50,7 @@ class Siren:
         for i in range(self.layers + 1):
             shapes |= {f"w{i}": (widths[i + 1], widths[i]), f"b{i}": (widths[i + 1],)}
         if self.channels:
-            shapes |= {"gain": (MAX_LEVELS, COMPONENTS, self.channels), "taps": (4,)}
+            shapes |= {"gain": (MAX_LEVELS, COMPONENTS, self.channels), "scale": (MAX_LEVELS, COMPONENTS), "taps": (4,)}
             shapes |= {"slope": (self.hidden,), "residual": (3, 27)} | context.shapes()
         return shapes
 
@@ -125,7 +125,7 @@ def render_field(
     """The picture (height, width, 3) uint8 that integer parameters paint from a field."""
     weights = to_floats(siren, theta)
     grids = {key: grid.astype(np.float32) for key, grid in q.items()}
-    field = features(pyramid, grids, weights["gain"], weights["taps"], step)
+    field = features(pyramid, grids, weights, step)
     picture = np.empty((pyramid.height, pyramid.width, 3), np.uint8)
     rows = max(8, _TILE // pyramid.width)
     for top in range(0, pyramid.height, rows):

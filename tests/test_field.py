@@ -88,9 +88,10 @@ def test_features_are_bumps_that_add_up():
         part = grid[None].astype(np.float32)
         for finer in reversed(range(level)):
             part = upsample(part, weights["taps"], *pyramid.size(finer))
-        total += 0.3 * weights["gain"][level, component][:, None, None] * part
+        gain = weights["gain"][level, component] * 2 ** weights["scale"][level, component]
+        total += 0.3 * gain[:, None, None] * part
     floats = {key: grid.astype(np.float32) for key, grid in q.items()}
-    np.testing.assert_allclose(features(pyramid, floats, weights["gain"], weights["taps"], 0.3), total, atol=2e-4)
+    np.testing.assert_allclose(features(pyramid, floats, weights, 0.3), total, atol=2e-4)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (40, 3000), (300, 7), (61, 83)])
@@ -100,7 +101,7 @@ def test_tiles_leave_no_trace_and_torch_agrees_to_one_level(height, width):
     picture = render_field(siren, theta, pyramid, q, 0.05, 90)
     weights = {name: torch.from_numpy(w) for name, w in to_floats(siren, theta).items()}
     grids = {key: torch.from_numpy(grid).float() for key, grid in q.items()}
-    field = features(pyramid, grids, weights["gain"], weights["taps"], 0.05)
+    field = features(pyramid, grids, weights, 0.05)
     at_once = to_samples(paint(siren, weights, field, 90).numpy()).transpose(1, 2, 0)
     difference = np.abs(picture.astype(int) - at_once)
     assert difference.max() <= 1 and (difference > 0).mean() < 0.02

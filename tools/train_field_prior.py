@@ -1,0 +1,192 @@
+"""Train the shared start θ0 of the ``field`` preset on photographs, and write it as a prior file.
+
+    python -m tools.train_field_prior FOLDER_OF_PHOTOS OUT.bin --rounds 300 [--workers 2] [--start PRIOR.bin]
+
+Every worker keeps a pool of fits of small crops at random prices, each at its own stage of the schedule that the
+encoder follows; a step moves one of them and, along the same gradient of the logarithm of its loss, the networks that
+all share. After a round the workers' networks are averaged (local SGD, Stich 2019). Deterministic for a given number
+of workers and rounds.
+
+prancimg/data/siren-2.bin: see docs/field.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+import time
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from prancimg import context, fused
+from prancimg.field import CHANNELS, COMPONENTS, MAX_LEVELS, Pyramid, step_value
+from prancimg.fit_field import LUMA_CHROMA, RATE, Canvas, Setup, softness
+from prancimg.prior import pack_prior, unpack_prior
+from prancimg.siren import FRACTION, Siren
+from prancimg.soap import Soap
+
+SIREN = Siren(16, 1, CHANNELS)
+CROP, POOL, LIFE, HARD, STEPS = 224, 24, 100, 0.9, 250
+"""Side of a crop, fits of a worker, steps of a fit, share of them before rounding, steps of a round."""
+PRICES = 1e-4, 1.6e-2
+PAINT_RATE, CONTEXT_RATE = 3e-3, 1e-2
+
+
+def initial(seed: int = 0) -> dict[str, Tensor]:
+    """Three units carry luma and chroma, where a sine is nearly linear; the others are random and not yet read."""
+    generator = torch.Generator().manual_seed(seed)
+    w = {name: torch.zeros(shape) for name, shape in SIREN.shapes.items()}
+    for level in range(MAX_LEVELS):
+        for c in range(COMPONENTS):
+            w["gain"][level, c, c] = 0.7**level
+        w["gain"][level, 0, 3] = 0.7**level if level else 0.0
+    w["taps"][:] = torch.tensor([-0.035, 0.262, 0.879, -0.105])
+    w["w0"].normal_(generator=generator).mul_(2)
+    w["b0"].uniform_(-math.pi, math.pi, generator=generator)
+    w["w0"][:3], w["b0"][:3] = torch.eye(3, CHANNELS), 0
+    w["w1"][:, :3], w["b1"][:] = torch.linalg.inv(torch.tensor(LUMA_CHROMA)), 0.5
+    for kind in context.KINDS:
+        for name in ("a", "b"):
+            tensor = w[f"{kind}.{name}"]
+            tensor.normal_(generator=generator).div_(math.sqrt(tensor.shape[-1]))
+        w[f"{kind}.c0"][1] = -0.5
+    return w
+
+
+class Fit:
+    """One crop at one price, somewhere on its way."""
+
+    def __init__(self, photos: list[np.ndarray], rng: np.random.Generator, weights: dict[str, Tensor]) -> None:
+        def crop() -> np.ndarray:
+            photo = photos[rng.integers(len(photos))]
+            y, x = (rng.integers(side - CROP + 1) for side in photo.shape[:2])
+            return photo[y : y + CROP, x : x + CROP]
+
+        pixels = max(
+            (crop() for _ in range(2)), key=lambda each: float(np.abs(np.diff(each.astype(float), axis=0)).mean())
+        )
+        self.price = float(np.exp(rng.uniform(*np.log(PRICES))))
+        luma_from = int(self.price > 2e-3 and rng.random() < 0.3)
+        chroma_from = int(rng.integers(1, 3)) + luma_from
+        header = Setup().header(pixels, self.price)
+        self.step, self.r = step_value(header.step), (header.rate - context.NEUTRAL_RATE) / 64
+        planes = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1).contiguous() / 255
+        self.canvas = Canvas(planes, Pyramid(CROP, CROP, luma_from, chroma_from))
+        with torch.no_grad():
+            self.y = self.canvas.start(weights, self.step)
+        self.y.requires_grad_()
+        self.mean, self.square = torch.zeros_like(self.y), torch.zeros_like(self.y)
+        self.age = self.moves = 0
+
+    def loss(self, weights: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+        """Distortion + price · rate at this stage."""
+        part = self.age / LIFE / HARD
+        if part < 1:
+            noise, temperature = softness(part)
+            q = fused.soft_round(self.y, torch.empty_like(self.y).normal_(generator=generator).mul_(noise), temperature)
+        else:
+            q = self.y.detach().round()
+        grids = self.canvas.split(q)
+        bits = self.canvas.bits(grids, self.canvas.split(fused.squash(q)), weights, self.r)
+        return self.canvas.error(grids, weights, self.step, self.r) + self.price / CROP**2 * bits
+
+    @torch.no_grad()
+    def move(self) -> None:
+        """One step of Adam on the grids, after the backward pass."""
+        done = self.age / LIFE
+        self.age += 1
+        if self.y.grad is None:
+            return
+        self.moves += 1
+        rate = (0.49 * (1 + math.cos(math.pi * done)) + 0.02) * min(1.0, self.age / 5)
+        self.mean.lerp_(self.y.grad, 0.1)
+        self.square.mul_(0.999).addcmul_(self.y.grad, self.y.grad, value=0.001)
+        root = self.square.sqrt().mul_(1 / math.sqrt(1 - 0.999**self.moves)).add_(1e-12)
+        self.y.addcdiv_(self.mean, root, value=-RATE * rate / (1 - 0.9**self.moves))
+        self.y.grad = None
+
+
+def work(pipe: Connection, photos: list[np.ndarray], seed: int) -> None:
+    """A worker: gets weights and a learning rate, answers with the weights a round later and its mean log loss."""
+    torch.set_num_threads(1)
+    fused.keep_memory()
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    soap, pool, at = Soap(len(SIREN.shapes), beta2=0.98, every=10), [], 0
+    while True:
+        message = pipe.recv()
+        if message is None:
+            return
+        weights, cool = {name: torch.from_numpy(w).clone() for name, w in message[0].items()}, message[1]
+        losses = []
+        for _ in range(STEPS):
+            plain = {name: w.detach() for name, w in weights.items()}
+            if len(pool) < POOL:
+                pool.append(Fit(photos, rng, plain))
+                pool[-1].age = LIFE * len(pool) // (2 * POOL)  # not all in step
+                at = len(pool) - 1
+            fit = pool[at]
+            for w in weights.values():
+                w.requires_grad_()
+            loss = fit.loss(weights, generator)
+            (loss / loss.detach()).backward()  # every crop and price counts alike
+            share = 0.3 + 0.7 * fit.age / LIFE
+            with torch.no_grad():
+                gradients = [torch.zeros_like(w) if w.grad is None else w.grad * share for w in weights.values()]
+                flat = [g.view(-1, g.shape[-1]) if g.dim() > 1 else g for g in gradients]
+                for (name, w), direction in zip(weights.items(), soap.directions(flat), strict=True):
+                    direction = direction / direction.square().mean().sqrt().clamp(min=1.0)
+                    w -= cool * (CONTEXT_RATE if "." in name else PAINT_RATE) * direction.view_as(w)
+                    w.grad = None
+            fit.move()
+            if fit.age == LIFE:
+                losses.append(math.log(loss.item()) - 0.7 * math.log(fit.price))
+                pool[at] = Fit(photos, rng, {name: w.detach() for name, w in weights.items()})
+            at = (at + 1) % len(pool)
+        pipe.send(({name: w.detach().numpy() for name, w in weights.items()}, losses))
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--start", type=Path, help="continue from a prior file")
+    args = parser.parse_args()
+    photos = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(args.photos.glob("*.png"))]
+    weights = {name: w.numpy() for name, w in initial().items()}
+    if args.start:
+        theta0 = unpack_prior(args.start.read_bytes())[1]
+        weights = {n: (t / 2.0**FRACTION).astype(np.float32).reshape(SIREN.shapes[n]) for n, t in theta0.items()}
+    spawn, began = get_context("spawn"), time.monotonic()
+    pipes = []
+    for seed in range(args.workers):
+        pipe, theirs = spawn.Pipe()
+        spawn.Process(target=work, args=(theirs, photos, seed), daemon=True).start()
+        pipes.append(pipe)
+    for number in range(args.rounds):
+        cool = min(1.0, (number + 1) / 3) * (0.5 * (1 + math.cos(math.pi * number / args.rounds)) + 0.01)
+        for pipe in pipes:
+            pipe.send((weights, cool))
+        answers = [pipe.recv() for pipe in pipes]
+        weights = {name: np.mean([answer[0][name] for answer in answers], 0) for name in weights}
+        losses = [loss for answer in answers for loss in answer[1]]
+        shown = f"{np.mean(losses):.4f}" if losses else "-"
+        print(f"round {number + 1}: {len(losses)} fits, log loss {shown}, {time.monotonic() - began:.0f} s", flush=True)
+        data = pack_prior(SIREN, weights)
+        args.out.write_bytes(data)
+    for pipe in pipes:
+        pipe.send(None)
+    print(f"{args.out}: {len(data)} bytes, SHA-256 {hashlib.sha256(data).hexdigest()}")
+
+
+if __name__ == "__main__":
+    main()
