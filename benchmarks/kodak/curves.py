@@ -126,7 +126,7 @@ def read(path: Path) -> Curve:
     try:
         return _parse(json.loads(path.read_text()), path.stem)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise PrancImgError(f"{path}: not a file of rate-distortion results in CompressAI's shape") from error
+        raise PrancImgError(f"{path}: not a file of results in CompressAI's shape") from error
 
 
 def published() -> list[Curve]:

@@ -49,7 +49,7 @@ CHECKSUMS = {
     23: "e3111a2fd4da24af15d6459ef9eacfe54106b38e27b4a21821b75c3f5d2d5baf",
     24: "1071c68372cc5a01435c2c225a5cf7d4bb803846ec08bb6b3d6721b156d7cb96",
 }
-"""SHA-256 of the PNG files of the Kodak Lossless True Color Image Suite as r0k.us distributes them."""
+"""SHA-256 of the PNG files of the Kodak Lossless True Color Image Suite, free for use."""
 
 
 def file_name(number: int) -> str:
@@ -61,7 +61,7 @@ def images(numbers: Sequence[int], folder: Path | None) -> list[Path]:
     """The files of the images with these numbers: in ``folder``, or else in the cache, downloaded where missing."""
     if folder is None:
         folder = platformdirs.user_cache_path("prancimg") / "kodak"
-        download(numbers, folder)
+        download(numbers, folder, MIRRORS)
     paths = [folder / file_name(number) for number in numbers]
     for path in paths:
         if not path.is_file():
@@ -69,7 +69,7 @@ def images(numbers: Sequence[int], folder: Path | None) -> list[Path]:
     return paths
 
 
-def download(numbers: Sequence[int], folder: Path, mirrors: Sequence[str] = MIRRORS) -> None:
+def download(numbers: Sequence[int], folder: Path, mirrors: Sequence[str]) -> None:
     """Fetch the images that ``folder`` lacks, each from the first mirror that sends it whole and unchanged."""
     missing = [number for number in numbers if not (folder / file_name(number)).is_file()]
     if not missing:

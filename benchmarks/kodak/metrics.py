@@ -34,7 +34,7 @@ def macs_per_pixel(header: Header) -> float:
     θ - θ0, which are made once a file, not for every pixel.
     """
     shapes = header.siren.shapes
-    macs = float(sum(math.prod(shape) for name, shape in shapes.items() if name[0] == "w"))
+    macs = float(sum(math.prod(shapes[f"w{i}"]) for i in range(header.layers + 1)))
     if not header.channels:
         return macs
     pyramid, pixels = header.pyramid, header.width * header.height

@@ -70,6 +70,7 @@ def page(
     filled = template.substitute(
         style=(HERE / "page.css").read_text(),
         script=(HERE / "page.js").read_text(),
+        checked="checked" if complete(facts.images) else "",
         title=escape(facts.title),
         machine=escape(facts.machine),
         summary=_summary(measured),

@@ -15,7 +15,7 @@ STYLES = {
     "field": ("#b3001b", "o", "-"),
     "siren": ("#e07a00", "s", "-"),
     "direct": ("#a0761a", "D", ":"),
-    "jpeg": ("#444444", "v", "--"),
+    "jpeg": ("#5a5a5a", "v", "--"),
     "jpeg2000": ("#7a5195", "P", "-."),
     "webp": ("#2a7f3f", "^", "--"),
     "avif": ("#0060a8", "X", "-"),
@@ -70,7 +70,12 @@ def plot(
         axes.set_title(note, fontsize=9)
         axes.grid(color="#e4e4e4", linewidth=0.6)
         axes.set_axisbelow(True)
-        figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+        lines = axes.get_lines()
+        own = len(lines) - sum(curve.quality(metric) is not None for curve in further)
+        for title, group, place in (("measured here", lines[:own], "upper"), ("published", lines[own:], "lower")):
+            if group:
+                looks = {"fontsize": 8, "frameon": False, "alignment": "left"}
+                figure.legend(handles=group, title=title, loc=f"outside right {place}", **looks)
         files = {}
         for suffix, metadata in ((".svg", {"Date": None}), (".png", {})):
             buffer = io.BytesIO()

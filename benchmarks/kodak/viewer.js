@@ -11,7 +11,8 @@
   for (const side of ["left", "right"])
     part(side).replaceChildren(...[...content.codecs, ORIGINAL].map((name) => new Option(name, name)));
   part("left").value = content.codecs[0];
-  part("right").value = content.codecs.includes("JPEG") ? "JPEG" : ORIGINAL;
+  part("right").value = ["JPEG", ...content.codecs, ORIGINAL].find((name) =>
+    name !== content.codecs[0] && [...content.codecs, ORIGINAL].includes(name));
 
   const nearest = (name, size) => {
     if (name === ORIGINAL) return scene.original;
