@@ -168,7 +168,7 @@ STILLS = (
         form="JPEG2000",
         library="jpg_2000",
         told="irreversible wavelet and colour transform, one layer, a bare codestream, asked for a rate",
-        options=({"irreversible": True, "no_jp2": True},),
+        options=({"irreversible": True, "mct": 1, "no_jp2": True},),
         sweep=(0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3, 1.7, 2.2),
     ),
     Still(

@@ -103,10 +103,10 @@ def _summary(measured: Sequence[Measured]) -> str:
         if found:
             size = f"{abs(found.akima):.0f} % {'smaller' if found.akima < 0 else 'larger'}"
             name, range_ = escape(anchor.codec.name), f"{found.low:.1f} to {found.high:.1f} dB"
-            lines.append(f"<li><b>{size}</b> files than {name} <span>at equal PSNR, {range_}</span></li>")
+            lines.append(f"<li><b>{size}</b> files than {name} <span>from {range_}</span></li>")
     if not lines:
         return ""
-    return f"<p>On average, {escape(tests[0].codec.name)} makes</p><ul class=summary>{''.join(lines)}</ul>"
+    return f"<p>For the same PSNR, {escape(tests[0].codec.name)} makes</p><ul class=summary>{''.join(lines)}</ul>"
 
 
 def _curves(measured: Sequence[Measured], further: Sequence[Curve], most: float) -> object:

@@ -14,7 +14,7 @@ from benchmarks.kodak.curves import METRICS, Curve
 STYLES = {
     "field": ("#b3001b", "o", "-"),
     "siren": ("#e07a00", "s", "-"),
-    "direct": ("#a0761a", "D", ":"),
+    "direct": ("#d65fa5", "D", ":"),
     "jpeg": ("#5a5a5a", "v", "--"),
     "jpeg2000": ("#7a5195", "P", "-."),
     "webp": ("#2a7f3f", "^", "--"),
