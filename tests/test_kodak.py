@@ -249,6 +249,8 @@ def test_the_mean_curve_is_of_each_setting_over_all_images_that_reach_it():
     expected = {"bpp": [0.3], "psnr-rgb": [35], "ms-ssim-rgb": [0.94], "encoding_time": [2], "decoding_time": [0.5]}
     assert {key: pytest.approx(values) for key, values in measured.mean.results.items()} == expected
     assert list(measured.each["kodim01"].bpp) == [0.1, 0.2]
+    apart = Measured(fake, points[1:])
+    assert list(apart.mean.bpp) == [] and curves.delta(apart.mean, apart.each["kodim01"], "PSNR") is None
 
 
 def curve(rates, psnr):

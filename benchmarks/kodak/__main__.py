@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 import torch
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except BrokenExecutor:
+        return _fail("a worker process died, perhaps for lack of memory; the same command goes on from here")
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on from here", 130)
     return 0
@@ -39,9 +42,10 @@ def report(options: argparse.Namespace) -> None:
     """The whole run."""
     further = [curves.read(path) for path in options.curves]
     known = codecs(options.effort, _device(options.device))
-    unavailable = {still.slug for still in STILLS if not still.available}
-    if "jpegxl" in unavailable and "jpegxl" in (options.codecs or known):
-        _say("JPEG XL is left out: it needs the package pillow-jxl-plugin (pip install 'prancimg[jxl]')")
+    unavailable = {still.slug: still.name for still in STILLS if not still.available}
+    for slug in unavailable.keys() & (options.codecs or known):
+        hint = " without pillow-jxl-plugin (pip install 'prancimg[jxl]')" if slug == "jpegxl" else ""
+        _say(f"{unavailable[slug]} is left out: this Pillow cannot write it{hint}")
     chosen = [known[slug] for slug in options.codecs or known if slug not in unavailable]
     if not chosen:
         raise PrancImgError("no codec is left to run")
@@ -53,8 +57,8 @@ def report(options: argparse.Namespace) -> None:
         for codec in chosen
         if (found := curves.Measured(codec, [pair for pair in done if pair[0].codec is codec])).records
     ]
-    if not measured:
-        raise PrancImgError("no codec reaches any of the rates")
+    if not any(len(each.mean.bpp) for each in measured):
+        raise PrancImgError("no codec reaches any of the rates on all images")
     names = [path.stem for path in images]
     facts = _facts(names, options)
     further += curves.published()

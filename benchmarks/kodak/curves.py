@@ -84,7 +84,7 @@ class Measured:
             for settings in groups.values()
         ]
         rows = _by_rate(better(variants))
-        columns = [column for column in _COLUMNS if rows and column in rows[0]]
+        columns = [column for column in _COLUMNS if all(column in row for row in rows)]
         results = {column: [row[column] for row in rows] for column in columns}
         return Curve(self.codec.name, self.codec.about, results)
 

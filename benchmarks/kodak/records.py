@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -97,6 +98,7 @@ def _computed(tasks: Sequence[Task], folder: Path, jobs: int) -> Iterator[tuple[
 def _prepare() -> None:
     """Of a worker: one thread, and no life after its parent's, even if that was killed."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word: the parent speaks for all
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -37,7 +37,7 @@ def viewer(scenes: Sequence[Scene]) -> str:
     """The fragment: markup, styles, script and all pictures. A page may hold one."""
     first = scenes[0]
     codecs = list(dict.fromkeys(name for scene in scenes for name in scene.versions))
-    rates = [8 * each.size / (first.width * first.height) for each in first.versions[codecs[0]]]
+    rates = [8 * each.size / (first.width * first.height) for each in max(first.versions.values(), key=len)]
     content = {
         "scenes": [
             {
