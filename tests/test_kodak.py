@@ -42,7 +42,7 @@ def test_psnr_is_that_of_all_samples(photo):
 
 
 def test_ms_ssim_in_decibels():
-    assert [metrics.decibels(x) for x in (0.9, 0.99)] == pytest.approx([10, 20])
+    assert [metrics.decibels(x) for x in (0.9, 0.99, 1)] == pytest.approx([10, 20, 100])
 
 
 def header(**changes):
@@ -245,12 +245,16 @@ def test_the_mean_curve_is_of_each_setting_over_all_images_that_reach_it():
         (task[2, 2], record(0.4, 40, 0.98)),
         (task[1, 1], record(0.1, 25, 0.8)),
     ]
-    measured = Measured(fake, points)
+    measured = Measured(fake, ["kodim01", "kodim02"], points)
     expected = {"bpp": [0.3], "psnr-rgb": [35], "ms-ssim-rgb": [0.94], "encoding_time": [2], "decoding_time": [0.5]}
     assert {key: pytest.approx(values) for key, values in measured.mean.results.items()} == expected
     assert list(measured.each["kodim01"].bpp) == [0.1, 0.2]
-    apart = Measured(fake, points[1:])
-    assert list(apart.mean.bpp) == [] and curves.delta(apart.mean, apart.each["kodim01"], "PSNR") is None
+    apart = Measured(fake, ["kodim01", "kodim02"], points[1:])
+    alone = Measured(fake, ["kodim01", "kodim02"], points[:1])
+    assert (
+        list(apart.mean.bpp) == list(alone.mean.bpp) == []
+        and curves.delta(apart.mean, apart.each["kodim01"], "PSNR") is None
+    )
 
 
 def curve(rates, psnr):
@@ -298,7 +302,9 @@ def test_files_of_compressai_can_be_read(tmp_path):
     assert list(read.quality("PSNR")) == [28, 34] and list(read.quality("MS-SSIM")) == pytest.approx([10, 20])
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '{"results": {"bpp": [1]}}', '{"results": {"bpp": [1], "psnr": [1, 2]}}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", '{"results": [1]}', '{"results": {"bpp": [1]}}', '{"results": {"bpp": [1], "psnr": [1, 2]}}']
+)
 def test_other_files_are_refused_in_one_line(tmp_path, capsys, text):
     path = tmp_path / "bad.json"
     path.write_text(text)

@@ -52,14 +52,11 @@ def report(options: argparse.Namespace) -> None:
     images = data.images(options.images, options.data)
     out: Path = options.out
     done = run(tasks(images, chosen, sorted(options.bpp)), out / "files", options.jobs)
-    measured = [
-        found
-        for codec in chosen
-        if (found := curves.Measured(codec, [pair for pair in done if pair[0].codec is codec])).records
-    ]
+    names = [path.stem for path in images]
+    everything = [curves.Measured(codec, names, [pair for pair in done if pair[0].codec is codec]) for codec in chosen]
+    measured = [each for each in everything if each.records]
     if not any(len(each.mean.bpp) for each in measured):
         raise PrancImgError("no codec reaches any of the rates on all images")
-    names = [path.stem for path in images]
     facts = _facts(names, options)
     further += curves.published()
     compared = further if curves.complete(names) else []

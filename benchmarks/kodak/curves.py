@@ -57,12 +57,9 @@ class Measured:
     """What one codec did on all images of a run."""
 
     codec: Codec
+    images: Sequence[str]
+    """The names of all images of the run."""
     records: Sequence[tuple[Task, Record]]
-
-    @cached_property
-    def images(self) -> list[str]:
-        """Their names."""
-        return sorted({task.image.stem for task, _ in self.records})
 
     @cached_property
     def mean(self) -> Curve:
@@ -71,8 +68,9 @@ class Measured:
 
     @cached_property
     def each(self) -> dict[str, Curve]:
-        """The curve of every image."""
-        return {image: self._curve([image]) for image in self.images}
+        """The curve of every image that reaches any setting."""
+        curves = {image: self._curve([image]) for image in self.images}
+        return {image: curve for image, curve in curves.items() if len(curve.bpp)}
 
     def _curve(self, images: Sequence[str]) -> Curve:
         groups: dict[str, dict[str, list[Record]]] = {}
@@ -136,7 +134,8 @@ def published() -> list[Curve]:
 
 def _parse(entry: dict[str, object], name: str) -> Curve:
     given = entry["results"]
-    assert isinstance(given, dict)
+    if not isinstance(given, dict):
+        raise ValueError
     older = {"psnr": "psnr-rgb", "ms-ssim": "ms-ssim-rgb"}
     columns = {older.get(key, key): values for key, values in given.items() if older.get(key, key) in _COLUMNS}
     order = np.argsort(columns["bpp"])
@@ -197,7 +196,7 @@ def bd_table(measured: Sequence[Measured], further: Sequence[Curve], metric: str
     for test, anchor in pairs:
         if test is anchor:
             continue
-        found = [delta(anchor.each[i], test.each[i], metric) for i in test.images if i in anchor.each]
+        found = [delta(anchor.each[i], test.each[i], metric) for i in test.each.keys() & anchor.each.keys()]
         row = _row(test.mean, anchor.mean, metric)
         rows.append([*row, *_per_image([each for each in found if each])])
     rows += [[*_row(test.mean, anchor, metric), "–", "–", "0"] for test in tests for anchor in further]

@@ -122,7 +122,7 @@ def _curves(measured: Sequence[Measured], further: Sequence[Curve], most: float)
         }
 
     views = {"Mean of all images": [series(m.mean, plots.STYLES[m.codec.slug][0]) for m in measured]}
-    for image in sorted({image for each in measured for image in each.images}):
+    for image in measured[0].images:
         shown = [(m.each[image], plots.STYLES[m.codec.slug][0]) for m in measured if image in m.each]
         views[image] = [series(curve, colour) for curve, colour in shown]
     return {"views": views, "further": [series(curve, None) for curve in further], "axis": plots.AXIS, "most": most}
