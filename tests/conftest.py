@@ -28,3 +28,29 @@ def photo() -> np.ndarray:
     from skimage import data
 
     return np.asarray(Image.fromarray(data.coffee()).resize((128, 96), Image.Resampling.LANCZOS))
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """Two small photos under the names of Kodak images; MS-SSIM needs 161 pixels a side."""
+    from PIL import Image
+    from skimage import data
+
+    folder = tmp_path_factory.mktemp("photos")
+    for number, photo in ((1, data.coffee()), (2, data.astronaut())):
+        Image.fromarray(photo).resize((224, 176), Image.Resampling.LANCZOS).save(folder / f"kodim{number:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def kodak_report(photos, tmp_path_factory) -> Path:
+    """The output of one whole run."""
+    from benchmarks.kodak.__main__ import main
+    from prancimg import encoder
+
+    out = tmp_path_factory.mktemp("report")
+    chosen = ["--codecs", "siren", "jpeg", "webp", "--images", "1", "2", "--bpp", "0.25", "0.5", "--effort", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(encoder.EFFORTS, 1, 60)  # steps of a fit; enough for figures that rise with the rate
+        assert main([*chosen, "--data", str(photos), "--out", str(out)]) == 0
+    return out

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from pytorch_msssim import ms_ssim
 
+from benchmarks.kodak.metrics import measure
 from prancimg.basis import Kind
 from prancimg.decoder import decode_array
 from prancimg.encoder import EFFORTS, Plan, fit_to_size, widest
@@ -36,13 +36,6 @@ from prancimg.encoder import EFFORTS, Plan, fit_to_size, widest
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 TABLE = HERE.parents[1] / "docs" / "siren.md"
-
-
-def measure(original: np.ndarray, picture: np.ndarray) -> dict[str, float]:
-    """PSNR (dB, RGB, 8 bits) and MS-SSIM of a decoded picture."""
-    error = np.square(original.astype(np.float64) - picture).mean()
-    tensors = [torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() for image in (original, picture)]
-    return {"psnr": 10 * np.log10(255**2 / error), "ms_ssim": ms_ssim(*tensors, data_range=255).item()}
 
 
 def jpeg(image: np.ndarray, size: int) -> bytes | None:
