@@ -133,4 +133,4 @@ def test_known_bytes():
     assert hashlib.sha256(data).hexdigest()[:16] == KNOWN_HASH
 
 
-KNOWN_HASH = "b17da035e84d08e7"
+KNOWN_HASH = "32441e88c23c2061"

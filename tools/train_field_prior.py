@@ -27,12 +27,13 @@ from torch import Tensor
 
 from prancimg import context, fused
 from prancimg.field import CHANNELS, COMPONENTS, MAX_LEVELS, Pyramid, step_value
-from prancimg.fit_field import LUMA_CHROMA, RATE, Canvas, Setup, softness
+from prancimg.fit_field import RATE, Canvas, Setup, softness
 from prancimg.prior import pack_prior, unpack_prior
 from prancimg.siren import FRACTION, Siren
 from prancimg.soap import Soap
 
 SIREN = Siren(16, 1, CHANNELS)
+LUMA_CHROMA = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 CROP, POOL, LIFE, HARD, STEPS = 224, 24, 100, 0.9, 250
 """Side of a crop, fits of a worker, steps of a fit, share of them before rounding, steps of a round."""
 PRICES = 1e-4, 1.6e-2
@@ -80,7 +81,7 @@ class Fit:
         planes = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1).contiguous() / 255
         self.canvas = Canvas(planes, Pyramid(CROP, CROP, luma_from, chroma_from))
         with torch.no_grad():
-            self.y = self.canvas.start(weights, self.step)
+            self.y = self.canvas.start(weights, self.step, self.r)
         self.y.requires_grad_()
         self.mean, self.square = torch.zeros_like(self.y), torch.zeros_like(self.y)
         self.age = self.moves = 0
