@@ -13,7 +13,7 @@ from prancimg.bitstream import Header, Segment
 from prancimg.coder import Encoder
 from prancimg.decoder import Model, decode_array
 from prancimg.errors import PrancImgError
-from prancimg.field import MAX_LEVELS, STEP_CODES, Coefficients
+from prancimg.field import MAX_LEVELS, Coefficients
 from prancimg.fit_field import PRICES, Fitted, Setup, fit_field, seek
 from prancimg.siren import FRACTION
 
@@ -51,7 +51,7 @@ class FieldSearch:
             files[shift] = _file(*_rounded(fitted, shift))
             return math.log(len(files[shift]) / size)
 
-        seek(excess, 0.0, -0.025, (fitted.finest, float(STEP_CODES - 1 - fitted.header.step)), 0.012, 9)
+        seek(excess, 0.0, -0.025, (fitted.finest, fitted.coarsest), 0.012, 9)
         fitting = [data for data in files.values() if len(data) <= size]
         return max(fitting, key=len, default=least)
 

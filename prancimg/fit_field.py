@@ -22,7 +22,7 @@ from prancimg.basis import Kind
 from prancimg.bitstream import Coded, Header, step_size
 from prancimg.decoder import Model
 from prancimg.errors import PrancImgError
-from prancimg.field import COMPONENTS, STEP_CODES, Coefficients, Pyramid, directions, features, step_value
+from prancimg.field import COMPONENTS, MAX_LEVELS, STEP_CODES, Coefficients, Pyramid, directions, features, step_value
 from prancimg.fit import laplace_bits
 from prancimg.prior import load_prior
 from prancimg.siren import FRACTION
@@ -52,6 +52,8 @@ FLAWLESS = 1.5e-5
 """Mean squared error (48 dB) below which more bits are not worth having."""
 _COARSER = 30
 """Step codes above the rate index: a field that has no time to grow starts with a coarser step than 0.04 at 1e-3."""
+DEAD_ZONES = -6.0, 10.0
+"""Shifts that only move the rounding threshold."""
 _DEAD = 0.03
 """How far a dead zone may widen before a coarser step takes over."""
 
@@ -138,6 +140,11 @@ class Fitted:
     finest: float
     """The most negative shift of the step that is worth its bits."""
 
+    @property
+    def coarsest(self) -> float:
+        """The largest shift that still makes a difference."""
+        return STEP_CODES - 1 - self.header.step + DEAD_ZONES[1]
+
     def rounded(self, shift: float) -> tuple[Header, Coefficients]:
         """Integer grids of fewer bits the higher the shift: by a wider dead zone, then by a coarser step."""
         header, scale = _coarser(self.header, shift)
@@ -163,7 +170,7 @@ def _coarser(header: Header, shift: float) -> tuple[Header, float]:
 
 def _divided(shift: float) -> tuple[int, float]:
     """A shift as step codes and dead zone: changing the step of a finished fit costs much more."""
-    near = min(max(shift, -6.0), 10.0)
+    near = min(max(shift, DEAD_ZONES[0]), DEAD_ZONES[1])
     codes = math.floor(shift - near)
     return codes, _DEAD * (shift - codes)
 
@@ -406,6 +413,11 @@ def fit_field(
         wanted = bits
         levels = setup.levels or finest_levels(bits / count)
         low, high = map(math.log, PRICES)
+        if setup.levels is None:
+            while (
+                spent_at(PRICES[1], levels) > bits and levels[0] < MAX_LEVELS - 1
+            ):  # not even the highest price will do
+                levels = levels[0] + 1, max(levels[0] + 2, levels[1])
         price = math.exp(
             seek(
                 lambda x: math.log(spent_at(math.exp(x), levels) / (SURPLUS * bits)),
@@ -534,5 +546,5 @@ def _relative(rate: int) -> float:
 
 def _land(fitted: Fitted, log_bits: float, below: float) -> float:
     """The shift of the step that makes a fit take so many bits."""
-    bounds = (fitted.finest, float(STEP_CODES - 1 - fitted.header.step))
+    bounds = (fitted.finest, fitted.coarsest)
     return seek(lambda shift: math.log(max(fitted.bits(shift), 1e-9)) - log_bits, 0.0, -0.025, bounds, below, 8)

@@ -273,7 +273,7 @@ class _GridBits(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         scale = gradients[0] / -_LN2
-        return (None, *(g.mul_(scale) for g in ctx.gradients))
+        return (None, *(g * scale for g in ctx.gradients))
 
 
 def grid_bits(
@@ -323,7 +323,7 @@ class _SmallBits(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         scale = gradients[0] / -_LN2
-        return (None, None, *(g.mul_(scale) for g in ctx.gradients))
+        return (None, None, *(g * scale for g in ctx.gradients))
 
 
 Small = tuple[tuple[Tap, ...], Tensor, Tensor, Tensor, Sequence[Tensor]]

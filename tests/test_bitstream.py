@@ -14,7 +14,7 @@ from prancimg.errors import PrancImgError
 TENSORS = (Coded(12, 50, 10), Coded(6, 51, 11), Coded(30, 52, 12), Coded(0), Coded(18, 54, 14), Coded(3, 55, 15))
 HEADER = Header(768, 512, prior=0, hidden=6, layers=2, seed=7, kind=3, tensors=TENSORS)
 FIELD = replace(
-    HEADER, hidden=2, layers=1, channels=1, luma_from=1, chroma_from=2, rate=140, step=166, tensors=(Coded(0),) * 22
+    HEADER, hidden=2, layers=1, channels=1, luma_from=1, chroma_from=2, rate=140, step=166, tensors=(Coded(0),) * 23
 )
 
 
@@ -43,7 +43,7 @@ def test_a_header_byte_by_byte():
 def test_a_field_header_byte_by_byte():
     assert FIELD.pack().hex(" ") == (
         "80 06 80 04 00 02 01 01 07 03 "  # 768, 512, prior, hidden, layers, channels, seed, kind
-        "01 02 8c 01 a6 01 " + " ".join(["00"] * 22)  # luma_from, chroma_from, rate, step  # for every tensor: k
+        "01 02 8c 01 a6 01 " + " ".join(["00"] * 23)  # luma_from, chroma_from, rate, step  # for every tensor: k
     )
     assert Header.unpack(FIELD.pack()) == FIELD
     assert FIELD.pyramid.levels == 7 and FIELD.pyramid.grids[-1].key == (0, 1)

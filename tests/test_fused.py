@@ -68,6 +68,8 @@ def problem():
     siren, theta = load_prior(2)
     weights = {name: torch.from_numpy(w).double() for name, w in to_floats(siren, theta).items()}
     weights = {name: w + 0.03 * torch.randn_like(w) for name, w in weights.items()}
+    for kind in context.KINDS:
+        weights[f"{kind}.c"] *= 0.1  # within the tables: at their ends the gradient is not autograd's, on purpose
     canvas = Canvas(torch.rand(3, 45, 70, dtype=torch.float64), pyramid)
     y = 0.7 * torch.randn(sum(grid.count for grid in pyramid.grids), dtype=torch.float64)
     return siren, canvas, y, weights
