@@ -48,7 +48,7 @@ class FieldSearch:
         files: dict[float, bytes] = {}
 
         def excess(shift: float) -> float:
-            files[shift] = _file(*_rounded(fitted, shift))
+            files[shift] = file_of(fitted, shift)
             return math.log(len(files[shift]) / size)
 
         seek(excess, 0.0, -0.025, (fitted.finest, fitted.coarsest), 0.012, 9)
@@ -57,7 +57,7 @@ class FieldSearch:
 
     def price(self, price: float) -> bytes:
         """The file with about the least mse + price · bpp, mse on samples from 0 to 1."""
-        return _file(*_rounded(self._fit(price=price), 0.0))
+        return file_of(self._fit(price=price), 0.0)
 
     def psnr(self, wanted: float) -> bytes:
         """The smallest file found whose PSNR is at least ``wanted`` dB."""
@@ -67,7 +67,7 @@ class FieldSearch:
         def shortfall(x: float) -> float:
             """dB above what is wanted: falls as the price grows."""
             start = len(files) / FITS
-            data = _file(*_rounded(self._fit(price=math.exp(x), start=start, share=1 / FITS), 0.0))
+            data = file_of(self._fit(price=math.exp(x), start=start, share=1 / FITS), 0.0)
             files.append((_psnr(self.image, data), data))
             return files[-1][0] - wanted
 
@@ -108,9 +108,10 @@ def _nothing(image: np.ndarray) -> tuple[Header, list[np.ndarray], Coefficients]
     return header, [np.zeros(0, np.int64)] * len(header.tensors), empty
 
 
-def _rounded(fitted: Fitted, shift: float) -> tuple[Header, list[np.ndarray], Coefficients]:
+def file_of(fitted: Fitted, shift: float) -> bytes:
+    """The file of a fit, rounded for fewer bits the higher the shift."""
     header, q = fitted.rounded(shift)
-    return header, list(fitted.alpha), q
+    return _file(header, list(fitted.alpha), q)
 
 
 def _file(header: Header, alpha: list[np.ndarray], q: Coefficients) -> bytes:
