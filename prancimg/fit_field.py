@@ -182,9 +182,15 @@ def _round(y: Tensor, dead: float) -> Tensor:
     return (torch.copysign(whole, y) + 0.0).clamp(1 - coder.MAGNITUDE, coder.MAGNITUDE - 1)
 
 
-def softness(part: float) -> tuple[float, float]:
-    """Deviation of the noise and temperature of the soft rounding, at a share of the way to hard rounding."""
-    return 0.22 - 0.07 * part, 0.35 - 0.27 * part
+def soften(y: Tensor, part: float, generator: torch.Generator) -> Tensor:
+    """Soft rounding with noise, both fading, at a share of the way to hard rounding."""
+    noise = torch.empty_like(y).normal_(generator=generator).mul_(0.22 - 0.07 * part)
+    return fused.soft_round(y, noise, 0.35 - 0.27 * part)
+
+
+def pace(done: float) -> float:
+    """The learning rate at a share of the steps, relative to its highest."""
+    return 0.49 * (1 + math.cos(math.pi * done)) + 0.02
 
 
 def seek(
@@ -309,6 +315,25 @@ class Canvas:
         return total
 
 
+class GridAdam:
+    """Adam on packed grids, in units of the quantiser's step. Kingma and Ba (arXiv 1412.6980)."""
+
+    def __init__(self, y: Tensor) -> None:
+        self.y, self.mean, self.square, self.time = y, torch.zeros_like(y), torch.zeros_like(y), 0
+
+    @torch.no_grad()
+    def move(self, rate: float) -> None:
+        """One step along the gradient, which is then dropped; ``rate`` is a share of ``RATE``."""
+        gradient = self.y.grad
+        assert gradient is not None
+        self.time += 1
+        self.mean.lerp_(gradient, 0.1)
+        self.square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+        root = self.square.sqrt().mul_(1 / math.sqrt(1 - 0.999**self.time)).add_(1e-12)
+        self.y.addcdiv_(self.mean, root, value=-RATE * rate / (1 - 0.9**self.time))
+        self.y.grad = None
+
+
 class Networks:
     """θ = θ0 + B a for every adapted tensor, with a in real units; and the optimiser of a."""
 
@@ -404,7 +429,7 @@ def fit_field(
     def spent_at(price: float, levels: tuple[int, int]) -> float:
         """Bits that a fit at a price starts with."""
         header = setup.header(image, price, levels)
-        canvas, step, r = Canvas(pixels, header.pyramid), step_value(header.step), _relative(header.rate)
+        canvas, step, r = Canvas(pixels, header.pyramid), step_value(header.step), relative_rate(header.rate)
         with torch.no_grad():
             q = _shrunk(canvas.start(prior, step, r)).round()
             return max(float(canvas.bits(canvas.split(q), canvas.split(fused.squash(q)), prior, r)), 1e-9)
@@ -448,8 +473,8 @@ def fit_field(
     y = pixels.new_zeros(sum(grid.count for grid in canvas.pyramid.grids))
     if setup.analytic:
         with torch.no_grad():
-            y = _shrunk(canvas.start(prior, step_value(header.step), _relative(header.rate)))
-    mean, square, time = torch.zeros_like(y), torch.zeros_like(y), 0
+            y = _shrunk(canvas.start(prior, step_value(header.step), relative_rate(header.rate)))
+    adam = GridAdam(y)
     spent_mean, shift, repeats, i, seen = 0.0, 0.0, 0, 0, 0.0
     fixed: Tensor | None = None
     error = pixels.new_ones(())
@@ -478,13 +503,11 @@ def fit_field(
                 y.mul_(scale)
                 fixed = _round(y, _divided(shift)[1])
                 y.copy_(fixed + (y - fixed).clamp(-0.499, 0.499))  # from now on, plain rounding gives the same
-        step, r = step_value(header.step), _relative(header.rate)
+        step, r = step_value(header.step), relative_rate(header.rate)
         weights, own_bits = networks.weights(done >= HARD_NETWORKS)
         if fixed is None:
             part = done / HARD
-            spread, temperature = softness(part)
-            noise = torch.empty_like(y).normal_(generator=generator).mul_(spread)
-            q = fused.soft_round(y, noise, temperature)
+            q = soften(y, part, generator)
             squashed = fused.squash(q)
         else:
             q = fixed
@@ -497,17 +520,10 @@ def fit_field(
             raise PrancImgError("the fit diverged")
         if loss.requires_grad:
             loss.backward()
-        rate = (0.49 * (1 + math.cos(math.pi * done)) + 0.02) * min(1.0, (i + 1) / 2)
+        rate = pace(done) * min(1.0, (i + 1) / 2)
         networks.move(NETWORK_RATE * max(rate, 0.05), step)
         if fixed is None:
-            assert y.grad is not None
-            with torch.no_grad():
-                time += 1
-                mean.lerp_(y.grad, 0.1)
-                square.mul_(0.999).addcmul_(y.grad, y.grad, value=0.001)
-                root = square.sqrt().mul_(1 / math.sqrt(1 - 0.999**time)).add_(1e-12)
-                y.addcdiv_(mean, root, value=-RATE * rate / (1 - 0.9**time))
-                y.grad = None
+            adam.move(rate)
             spent_mean = spent.item() if i == 0 else 0.7 * spent_mean + 0.3 * spent.item()
             if steered and done >= 0.08:  # towards the bits that a fit on its way to those wanted takes here
                 ahead = math.log(spent_mean / (bits * surplus(done))) - sum(LANDED) / 2
@@ -540,7 +556,8 @@ def _shrunk(y: Tensor) -> Tensor:
     return torch.copysign((y.abs() - SHRINK).clamp_min(0), y)
 
 
-def _relative(rate: int) -> float:
+def relative_rate(rate: int) -> float:
+    """What the networks are told of a rate index."""
     return (rate - context.NEUTRAL_RATE) / 64
 
 

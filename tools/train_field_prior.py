@@ -27,9 +27,9 @@ from torch import Tensor
 
 from prancimg import context, fused
 from prancimg.field import CHANNELS, COMPONENTS, MAX_LEVELS, Pyramid, step_value
-from prancimg.fit_field import RATE, Canvas, Setup, softness
+from prancimg.fit_field import Canvas, GridAdam, Setup, pace, relative_rate, soften
 from prancimg.prior import pack_prior, unpack_prior
-from prancimg.siren import FRACTION, Siren
+from prancimg.siren import Siren, to_floats
 from prancimg.soap import Soap
 
 SIREN = Siren(16, 1, CHANNELS)
@@ -77,41 +77,29 @@ class Fit:
         luma_from = int(self.price > 2e-3 and rng.random() < 0.3)
         chroma_from = int(rng.integers(1, 3)) + luma_from
         header = Setup().header(pixels, self.price)
-        self.step, self.r = step_value(header.step), (header.rate - context.NEUTRAL_RATE) / 64
+        self.step, self.r = step_value(header.step), relative_rate(header.rate)
         planes = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1).contiguous() / 255
         self.canvas = Canvas(planes, Pyramid(CROP, CROP, luma_from, chroma_from))
         with torch.no_grad():
             self.y = self.canvas.start(weights, self.step, self.r)
         self.y.requires_grad_()
-        self.mean, self.square = torch.zeros_like(self.y), torch.zeros_like(self.y)
-        self.age = self.moves = 0
+        self.adam, self.age = GridAdam(self.y), 0
 
     def loss(self, weights: dict[str, Tensor], generator: torch.Generator) -> Tensor:
         """Distortion + price · rate at this stage."""
         part = self.age / LIFE / HARD
-        if part < 1:
-            noise, temperature = softness(part)
-            q = fused.soft_round(self.y, torch.empty_like(self.y).normal_(generator=generator).mul_(noise), temperature)
-        else:
-            q = self.y.detach().round()
+        q = soften(self.y, part, generator) if part < 1 else self.y.detach().round()
         grids = self.canvas.split(q)
         bits = self.canvas.bits(grids, self.canvas.split(fused.squash(q)), weights, self.r)
         return self.canvas.error(grids, weights, self.step, self.r) + self.price / CROP**2 * bits
 
-    @torch.no_grad()
     def move(self) -> None:
         """One step of Adam on the grids, after the backward pass."""
         done = self.age / LIFE
         self.age += 1
         if self.y.grad is None:
             return
-        self.moves += 1
-        rate = (0.49 * (1 + math.cos(math.pi * done)) + 0.02) * min(1.0, self.age / 5)
-        self.mean.lerp_(self.y.grad, 0.1)
-        self.square.mul_(0.999).addcmul_(self.y.grad, self.y.grad, value=0.001)
-        root = self.square.sqrt().mul_(1 / math.sqrt(1 - 0.999**self.moves)).add_(1e-12)
-        self.y.addcdiv_(self.mean, root, value=-RATE * rate / (1 - 0.9**self.moves))
-        self.y.grad = None
+        self.adam.move(pace(done) * min(1.0, self.age / 5))
 
 
 def work(pipe: Connection, photos: list[np.ndarray], seed: int) -> None:
@@ -165,8 +153,7 @@ def main() -> None:
     photos = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(args.photos.glob("*.png"))]
     weights = {name: w.numpy() for name, w in initial().items()}
     if args.start:
-        theta0 = unpack_prior(args.start.read_bytes())[1]
-        weights = {n: (t / 2.0**FRACTION).astype(np.float32).reshape(SIREN.shapes[n]) for n, t in theta0.items()}
+        weights = to_floats(SIREN, unpack_prior(args.start.read_bytes())[1])
     spawn, began = get_context("spawn"), time.monotonic()
     pipes = []
     for seed in range(args.workers):
