@@ -1,7 +1,7 @@
 """Many pictures: a plan of what to encode, done by processes here or by a Dask cluster, each file once.
 
 A file that fails is an outcome like any other and stops nothing. Outputs appear whole or not at all, so a run can be
-resumed. Every fit uses one thread, and so its bytes depend neither on the number of processes nor on the machine's load.
+resumed. Every fit uses one thread, so that its bytes do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ def _on_cluster(tasks: Sequence[Task], address: str) -> Results:
                     continue
                 remote = replace(task, source=Path(task.source.name), output=Path(task.output.name))
                 future = client.submit(encode_bytes, data, remote, pure=False, retries=0)
-                running[future.key] = task
+                running[str(future.key)] = task
                 arriving.add(future)  # type: ignore[no-untyped-call]
 
         yield from give()
@@ -258,7 +258,7 @@ def _on_cluster(tasks: Sequence[Task], address: str) -> Results:
                 result = Encoded(error="the workers that had it died, perhaps for lack of memory")
             except Exception as error:  # such as a worker without prancimg
                 result = Encoded(error=f"the cluster failed: {error}")
-            yield running.pop(future.key), result
+            yield running.pop(str(future.key)), result
             yield from give()
 
 

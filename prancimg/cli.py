@@ -38,7 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import argcomplete
 
         argcomplete.autocomplete(parser)
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    if len(rest) == 1 and not rest[0].startswith("-") and getattr(options, "output", "") is None:
+        options.output = rest.pop()  # argparse gives up on an optional OUT when options come before it
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         options.run(options)
         sys.stdout.flush()
@@ -124,7 +128,7 @@ def _info(options: argparse.Namespace) -> None:
 def report(facts: Mapping[str, Any]) -> list[str]:
     """What :func:`prancimg.info` says, as lines to read."""
     pixels, parts = facts["width"] * facts["height"], facts["segments"]
-    network = f"{facts['layers']} layers of {facts['hidden']} sine units"
+    network = f"{facts['layers']} x {facts['hidden']} sine units"
     start = f"prior {facts['prior']}" if facts["prior"] else f"a start drawn from seed {facts['seed']}"
     lines = [
         f"  size        {facts['width']} x {facts['height']}, {facts['mode']}, {facts['depth']} bits a sample",

@@ -135,12 +135,15 @@ def _filled(colors: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def _from_image(image: Image.Image, data: bytes, orient: bool) -> Picture:
-    metadata, turned = _metadata(image)
     mode, notes, deep = image.mode, [], None
-    if any(";16" in str(tile) for tile in getattr(image, "tile", ())) and not mode.startswith("I"):
+    reduced = any(";16" in str(tile) for tile in getattr(image, "tile", ())) and not mode.startswith("I")
+    if reduced:
         deep = _deep_samples(data, image.format)
         if deep is None:
             notes.append("16-bit samples reduced to 8 bits (pip install 'prancimg[deep]' to keep them)")
+    if deep is None:
+        image.load()  # which turns a TIFF file upright and puts that into its metadata
+    metadata, turned = _metadata(image)
     if (frames := getattr(image, "n_frames", 1)) > 1:
         notes.append(f"only the first of {frames} frames is kept")
     alpha = None
@@ -343,7 +346,7 @@ _XMP_TAG, _XMP_KEYWORD = 700, "XML:com.adobe.xmp"
 def _deep_file(samples: np.ndarray, metadata: Metadata, kind: str) -> bytes | None:
     """16-bit samples as PNG or TIFF with their metadata, or None without a library that writes them."""
     channels = samples.shape[2]
-    samples = samples[:, :, 0] if channels == 1 else samples
+    samples = np.ascontiguousarray(samples[:, :, 0] if channels == 1 else samples)
     try:
         if kind == "PNG":
             import imagecodecs

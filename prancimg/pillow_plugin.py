@@ -70,10 +70,10 @@ def _save(image: Image.Image, file: IO[bytes], filename: str | bytes | os.PathLi
     from prancimg.codec import encode
 
     options = dict(image.encoderinfo)
-    exif = options.pop("exif", b"")
+    exif = options.pop("exif", b"") or b""
+    if isinstance(exif, Image.Exif):
+        exif = exif.tobytes()
     try:
-        file.write(
-            encode(image, orient=False, exif=exif.tobytes() if isinstance(exif, Image.Exif) else exif or b"", **options)
-        )
+        file.write(encode(image, orient=False, exif=exif, **options))
     except TypeError as error:
         raise PrancImgError(f"cannot write the image as .prc: {error}") from error

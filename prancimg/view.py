@@ -61,16 +61,15 @@ class Canvas:
         if not self.siren.channels:
             return self._paint_places(y, x)
         if not self.finest and (height, width) == (bottom - top, right - left):
-            field, added, inner = self._known(box)
-            picture: np.ndarray = self._paint(field[:, inner[0], inner[1]]) + added[:, inner[0], inner[1]]
-            return picture
+            _, rgb, added = self._known(box)
+            return np.asarray(rgb + added)
         size = self.pyramid.size(self.finest)
         y, x = ((v + 0.5) / 2**self.finest - 0.5 for v in (y, x))
         first = [max(0, int(np.floor(v[0])) - _RADIUS + 1) for v in (y, x)]
         last = [min(n, int(np.floor(v[-1])) + _RADIUS + 1) for v, n in zip((y, x), size, strict=True)]
         near = (min(first[0], size[0] - 1), min(first[1], size[1] - 1), max(last[0], 1), max(last[1], 1))
-        field, added, inner = self._known(near)
-        known = np.concatenate([field, added])[:, inner[0], inner[1]]
+        field, _, added = self._known(near)
+        known = np.concatenate([field, added])
         picture = np.empty((3, height, width), np.float32)
         rows_at, rows_by = _taps(y - near[0], known.shape[1])
         columns_at, columns_by = _taps(x - near[1], known.shape[2])
@@ -92,8 +91,8 @@ class Canvas:
         """The same without the grids below level ``finest``."""
         return replace(self, q={key: q for key, q in self.q.items() if key[1] >= finest}, finest=finest)
 
-    def _known(self, box: Box) -> tuple[np.ndarray, np.ndarray, tuple[slice, slice]]:
-        """Field and filter's part around a box of the finest level, and where the box lies in them."""
+    def _known(self, box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """F, o and r at the points of a box of the finest level."""
         height, width = self.pyramid.size(self.finest)
         top, left, bottom, right = box
         wide = (max(0, top - 1), max(0, left - 1), min(height, bottom + 1), min(width, right + 1))
@@ -102,8 +101,8 @@ class Canvas:
         if self.finest:  # of a coarse level's points, a pixel's neighbours all but share the colour
             kernel = np.where(np.arange(27) % 9 == 4, kernel.reshape(3, 3, 9).sum(2).repeat(9, 1), 0)
         added = sharpen(rgb, kernel.astype(np.float32)) - rgb
-        inner = slice(top - wide[0], bottom - wide[0]), slice(left - wide[1], right - wide[1])
-        return field, added, inner
+        inner = slice(None), slice(top - wide[0], bottom - wide[0]), slice(left - wide[1], right - wide[1])
+        return field[inner], rgb[inner], added[inner]
 
     def _field(self, box: Box) -> np.ndarray:
         """A box of F at the finest level, (channels, h, w): of every coarser grid, only what it takes."""
