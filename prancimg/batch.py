@@ -47,6 +47,11 @@ class Task:
     options: Mapping[str, Any]
     strip: bool = False
 
+    @property
+    def orders(self) -> tuple[Mapping[str, Any], Mapping[str, Any], bool]:
+        """What whoever does it has to know."""
+        return self.target, self.options, self.strip
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -107,8 +112,11 @@ def plan(
     are named as in :func:`prancimg.encode`.
     """
     root = Path(where)
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN} - {".prc"}
-    if root.is_dir():
+    usual = Image.registered_extensions().items()
+    endings = {ending for ending, kind in usual if kind in Image.OPEN and kind in Image.SAVE} - {".prc"}
+    if root.is_file():
+        found, root = [root], root.parent
+    elif root.is_dir():
         found = [path for path in root.rglob("*") if path.suffix.lower() in endings]
     else:
         found = [Path(name) for name in glob.glob(where, recursive=True)]
@@ -147,7 +155,7 @@ def run(plan: Plan, jobs: int = 1, cluster: str | None = None, *, quiet: bool = 
     return sorted(outcomes, key=lambda outcome: outcome.input)
 
 
-def encode_bytes(data: bytes, task: Task) -> Encoded:
+def encode_bytes(data: bytes, target: Mapping[str, Any], options: Mapping[str, Any], strip: bool) -> Encoded:
     """The work itself, in whatever process: the bytes of an image file to those of a .prc file."""
     import torch
 
@@ -155,9 +163,9 @@ def encode_bytes(data: bytes, task: Task) -> Encoded:
     began = time.perf_counter()
     try:
         picture = load_picture(io.BytesIO(data))
-        if task.strip:
+        if strip:
             picture = replace(picture, metadata=only_orientation(picture.metadata))
-        made = encode_picture(picture, task.target, task.options)
+        made = encode_picture(picture, target, options)
         height, width = picture.colors.shape[:2]
         psnr = psnr_of(made, picture)
         return Encoded(made, width, height, psnr, time.perf_counter() - began, "; ".join(picture.notes))
@@ -171,7 +179,7 @@ def encode_bytes(data: bytes, task: Task) -> Encoded:
 def summary(outcomes: Sequence[Outcome], ending: str) -> bytes:
     """All outcomes as CSV, or as JSON where the ending is ``.json``."""
     if ending.lower() == ".json":
-        return (json.dumps([asdict(outcome) for outcome in outcomes], indent=1, ensure_ascii=False) + "\n").encode()
+        return (json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n").encode()
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, [field.name for field in fields(Outcome)])
     writer.writeheader()
@@ -208,7 +216,7 @@ def _here(tasks: Sequence[Task], jobs: int) -> Results:
                         if isinstance(data, Encoded):
                             yield unfinished.pop(task.source), data
                         else:
-                            running[pool.submit(encode_bytes, data, task)] = task
+                            running[pool.submit(encode_bytes, data, *task.orders)] = task
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         result = future.result()
                         yield unfinished.pop(running.pop(future).source), result
@@ -236,7 +244,7 @@ def _on_cluster(tasks: Sequence[Task], address: str) -> Results:
         raise PrancImgError(f"no Dask scheduler at {address}: {error or 'timed out'}") from error
     with client:
         waiting, running = deque(tasks), dict[str, Task]()
-        arriving = as_completed()  # type: ignore[no-untyped-call]
+        arriving = as_completed(loop=client.loop)  # type: ignore[no-untyped-call]
 
         def give() -> Results:
             while waiting and len(running) < _AHEAD * max(1, len(client.scheduler_info(n_workers=-1)["workers"])):
@@ -245,8 +253,7 @@ def _on_cluster(tasks: Sequence[Task], address: str) -> Results:
                 if isinstance(data, Encoded):
                     yield task, data
                     continue
-                remote = replace(task, source=Path(task.source.name), output=Path(task.output.name))
-                future = client.submit(encode_bytes, data, remote, pure=False, retries=0)
+                future = client.submit(encode_bytes, data, *task.orders, pure=False, retries=0)
                 running[str(future.key)] = task
                 arriving.add(future)  # type: ignore[no-untyped-call]
 

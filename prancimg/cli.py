@@ -33,6 +33,8 @@ Run = Callable[[argparse.Namespace], None]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with ``arguments`` (default: the process's own) and return its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name is no reason to fail
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions
         import argcomplete

@@ -127,7 +127,7 @@ class LazyImage:
         canvas, everything = self._canvas(level), (0, 0, self.height, self.width)
         if self._extras.mode == "RGB" and depth == 8 and not level and box == everything and box[2:] == (rows, columns):
             return canvas.whole()
-        colors = np.clip(_resampled(canvas, box, rows, columns), 0, 1)
+        colors = _resampled(canvas, box, rows, columns)
         if self._extras.samples.grey:
             colors = colors.mean(0, keepdims=True)
         if self._extras.alpha:
@@ -170,7 +170,7 @@ class LazyImage:
                         raise PrancImgError("the alpha segment does not belong to the picture")
         if isinstance(self._alpha, LazyImage):
             canvas = self._alpha._canvas(min(level, self._alpha.levels - 1))
-            mean: np.ndarray = np.clip(_resampled(canvas, box, rows, columns), 0, 1).mean(0)
+            mean: np.ndarray = _resampled(canvas, box, rows, columns).mean(0)
             return mean
         top, left, bottom, right = box
         part = self._alpha[top:bottom, left:right]
@@ -214,10 +214,16 @@ def read_levels(
 
 
 def _resampled(canvas: Canvas, box: Box, rows: int, columns: int) -> np.ndarray:
-    """A box as (3, rows, columns); along an axis with fewer points than the canvas has, they are averages."""
+    """A box as (3, rows, columns) from 0 to 1; along an axis with fewer points than the canvas has, they are averages.
+
+    What is not a number (absurd weights can give it) becomes 0.
+    """
     height, width = ((after - before) >> canvas.finest or 1 for before, after in ((box[0], box[2]), (box[1], box[3])))
-    picture = canvas.render(box, max(rows, height), max(columns, width))
-    return picture if picture.shape[1:] == (rows, columns) else np.stack([_resized(x, rows, columns) for x in picture])
+    with np.errstate(all="ignore"):
+        picture = np.nan_to_num(canvas.render(box, max(rows, height), max(columns, width)))
+    if picture.shape[1:] != (rows, columns):
+        picture = np.stack([_resized(plane, rows, columns) for plane in np.clip(picture, 0, 1)])
+    return np.asarray(np.clip(picture, 0, 1))
 
 
 def _resized(plane: np.ndarray, rows: int, columns: int) -> np.ndarray:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
-from PIL.PngImagePlugin import PngInfo
+from PIL import Image, UnidentifiedImageError
 
 from prancimg.errors import PrancImgError
 from prancimg.extras import Metadata, Samples
@@ -204,6 +203,8 @@ def _deep_samples(data: bytes, kind: str | None) -> np.ndarray | None:
 def _from_cmyk(image: Image.Image, metadata: Metadata) -> Image.Image:
     """To sRGB, by the colour profile if it has a valid one."""
     if metadata.icc:
+        from PIL import ImageCms
+
         try:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(metadata.icc))
             converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
@@ -327,6 +328,8 @@ def _parameters(held: dict[str, bytes], kind: str) -> dict[str, Any]:
     if "exif" in held:
         parameters["exif"] = _PREFIX + held["exif"]
     if "xmp" in held and kind == "PNG":
+        from PIL.PngImagePlugin import PngInfo
+
         parameters["pnginfo"] = PngInfo()
         parameters["pnginfo"].add_itxt(_XMP_KEYWORD, held["xmp"].decode("utf-8", "replace"))
     elif "xmp" in held:

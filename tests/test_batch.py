@@ -54,7 +54,10 @@ def test_places_names_and_what_is_no_image(photos, tmp_path):
     assert outputs == NAMES | {"broken.prc"} and not plan.kept
     pattern = batch.plan(str(photos / "**" / "*.png"), tmp_path, TARGET, OPTIONS)
     assert {task.source.name for task in pattern.tasks} == {"a.png", "broken.png", "c.png", "grau.png"}
-    for nothing in (tmp_path, photos / "*.tiff"):
+    bracket = tmp_path / "a[1].png"
+    bracket.write_bytes(b"")
+    assert [task.output.name for task in batch.plan(str(bracket), tmp_path / "out", {}, {}).tasks] == ["a[1].prc"]
+    for nothing in (tmp_path / "out", photos / "*.tiff"):
         with pytest.raises(PrancImgError, match="no images there"):
             batch.plan(str(nothing), tmp_path / "out", TARGET, OPTIONS)
 
