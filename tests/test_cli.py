@@ -109,10 +109,12 @@ def pixels_of(folder, *arguments) -> np.ndarray:
 
 def test_the_format_may_be_named(folder):
     assert run("decode", "phöto.prc", "named.dat", "--format", "jpeg", cwd=folder).returncode == 0
-    assert Image.open(folder / "named.dat").format == "JPEG"
+    with Image.open(folder / "named.dat") as image:
+        assert image.format == "JPEG"
     assert run("decode", "phöto.prc", "-", "--format", "QOI", cwd=folder).stdout[:4] == b"qoif"
     assert run("decode", "phöto.prc", "--format", "tiff", cwd=folder).returncode == 0
-    assert Image.open(folder / "phöto.tiff").format == "TIFF"
+    with Image.open(folder / "phöto.tiff") as image:
+        assert image.format == "TIFF"
 
 
 def test_odd_names_after_two_dashes(folder):

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import prancimg
@@ -42,14 +42,19 @@ def test_all_of_it_is_the_decoded_picture(file):
     assert np.array_equal(prancimg.open(file).array(), prancimg.decode(file))
 
 
-@settings(max_examples=25)
+@pytest.fixture(scope="module")
+def shown(field) -> tuple[prancimg.LazyImage, np.ndarray]:
+    """The lazy image and all of its samples."""
+    return prancimg.open(field), np.asarray(prancimg.decode(field)).astype(int)
+
+
 @given(st.data())
-def test_a_region_is_that_part_of_the_picture(field, data):
+def test_a_region_is_that_part_of_the_picture(shown, data):
     x, y = data.draw(st.integers(0, WIDTH - 1)), data.draw(st.integers(0, HEIGHT - 1))
     width, height = data.draw(st.integers(1, WIDTH - x)), data.draw(st.integers(1, HEIGHT - y))
-    part = prancimg.open(field).array(region=(x, y, width, height)).astype(int)
-    whole = np.asarray(prancimg.decode(field))[y : y + height, x : x + width]
-    assert np.abs(part - whole).max() <= 1
+    picture, whole = shown
+    part = picture.array(region=(x, y, width, height)).astype(int)
+    assert np.abs(part - whole[y : y + height, x : x + width]).max() <= 1
 
 
 def test_a_region_costs_what_it_covers(field, monkeypatch):
