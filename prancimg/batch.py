@@ -45,12 +45,13 @@ class Task:
     output: Path
     target: Mapping[str, Any]
     options: Mapping[str, Any]
+    orient: bool = True
     strip: bool = False
 
     @property
-    def orders(self) -> tuple[Mapping[str, Any], Mapping[str, Any], bool]:
+    def orders(self) -> tuple[Mapping[str, Any], Mapping[str, Any], bool, bool]:
         """What whoever does it has to know."""
-        return self.target, self.options, self.strip
+        return self.target, self.options, self.orient, self.strip
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def plan(
     target: Mapping[str, Any],
     options: Mapping[str, Any],
     *,
+    orient: bool = True,
     strip: bool = False,
     resume: bool = False,
 ) -> Plan:
@@ -130,7 +132,7 @@ def plan(
     for source, place, stem in zip(sources, places, stems, strict=True):
         # Two images that differ by their ending alone keep it.
         name = place.with_suffix(".prc") if stems.count(stem) == 1 else place.with_name(place.name + ".prc")
-        task = Task(source, folder / name, target, options, strip)
+        task = Task(source, folder / name, target, options, orient, strip)
         earlier = _kept(task) if resume else None
         if earlier:
             kept.append(earlier)
@@ -155,14 +157,16 @@ def run(plan: Plan, jobs: int = 1, cluster: str | None = None, *, quiet: bool = 
     return sorted(outcomes, key=lambda outcome: outcome.input)
 
 
-def encode_bytes(data: bytes, target: Mapping[str, Any], options: Mapping[str, Any], strip: bool) -> Encoded:
+def encode_bytes(
+    data: bytes, target: Mapping[str, Any], options: Mapping[str, Any], orient: bool, strip: bool
+) -> Encoded:
     """The work itself, in whatever process: the bytes of an image file to those of a .prc file."""
     import torch
 
     torch.set_num_threads(1)
     began = time.perf_counter()
     try:
-        picture = load_picture(io.BytesIO(data))
+        picture = load_picture(io.BytesIO(data), orient=orient)
         if strip:
             picture = replace(picture, metadata=only_orientation(picture.metadata))
         made = encode_picture(picture, target, options)

@@ -171,7 +171,15 @@ def _batch(options: argparse.Namespace) -> None:
 
     how = {name: getattr(options, name) for name in ("model", "effort", "seed", "device")}
     target = {name: getattr(options, name) for name in ("bpp", "size", "quality", "psnr")}
-    plan = batch.plan(options.input, Path(options.output), target, how, strip=options.strip, resume=options.resume)
+    plan = batch.plan(
+        options.input,
+        Path(options.output),
+        target,
+        how,
+        orient=options.orientation == "apply",
+        strip=options.strip,
+        resume=options.resume,
+    )
     outcomes = batch.run(plan, options.jobs, options.cluster, quiet=options.quiet)
     summary = options.summary or str(Path(options.output) / "summary.csv")
     files.write(summary, batch.summary(outcomes, Path(summary).suffix))
@@ -250,6 +258,12 @@ def _parser() -> argparse.ArgumentParser:
         )
         added.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to fit")
         added.add_argument("--strip", action="store_true", help="leave out colour profile, EXIF and XMP")
+        added.add_argument(
+            "--orientation",
+            choices=["apply", "keep"],
+            default="apply",
+            help="the EXIF orientation: turn the picture upright (default), or keep pixels and tag",
+        )
 
     def talk(added: argparse.ArgumentParser) -> None:
         group = added.add_mutually_exclusive_group()
@@ -264,12 +278,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     encode.add_argument("output", metavar="OUT", help="a file, or - for standard output")
     wishes(encode)
-    encode.add_argument(
-        "--orientation",
-        choices=["apply", "keep"],
-        default="apply",
-        help="the EXIF orientation: turn the picture upright (default), or keep pixels and tag",
-    )
     talk(encode)
 
     decode = command(

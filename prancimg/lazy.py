@@ -31,14 +31,14 @@ class LazyImage:
     Integers are decoded once and kept. Threads may share one.
     """
 
-    def __init__(self, data: bytes, max_pixels: int | None = MAX_PIXELS, *, whole: bool = True) -> None:
+    def __init__(self, data: bytes, max_pixels: int | None = MAX_PIXELS, *, allow_partial: bool = False) -> None:
         """Raises PrancImgError if ``data`` is no .prc file or a damaged one.
 
-        Without ``whole``, levels that are missing at its end make the picture softer instead.
+        With ``allow_partial``, levels that are missing at its end make the picture softer instead.
         """
         self._header, self._segments = decoder.read_header(data, max_pixels)
         self._extras = Extras.read(self._segments)
-        self._max_pixels, self._whole = max_pixels, whole
+        self._max_pixels, self._allow_partial = max_pixels, allow_partial
         self._lock = Lock()
         self._canvases: dict[int, Canvas] = {}
         self._alpha: np.ndarray | LazyImage | None = None
@@ -153,7 +153,7 @@ class LazyImage:
             theta = model.parameters(decoder.read_coefficients(header, self._segments), header.tensors)
         q: Coefficients = {}
         if header.channels:
-            q = read_levels(header, self._segments, theta, finest, self._whole)
+            q = read_levels(header, self._segments, theta, finest, self._allow_partial)
         return Canvas(header.siren, theta, header.pyramid, q, step_value(header.step), header.rate, finest)
 
     def _opacity(self, alpha: Alpha, box: Box, rows: int, columns: int, level: int) -> np.ndarray:
@@ -194,11 +194,11 @@ def open_image(
 
 
 def read_levels(
-    header: Header, segments: Mapping[int, bytes], theta: Mapping[str, np.ndarray], finest: int, whole: bool
+    header: Header, segments: Mapping[int, bytes], theta: Mapping[str, np.ndarray], finest: int, allow_partial: bool
 ) -> Coefficients:
     """The grids of the levels from ``finest`` up; segments that only hold finer ones are not looked at.
 
-    Without ``whole`` segments may be missing, but for the first.
+    With ``allow_partial`` segments may be missing, but for the first.
     """
     nets = context.networks(theta, FRACTION, header.rate)
     pyramid, q = header.pyramid, Coefficients()
@@ -208,7 +208,7 @@ def read_levels(
             q |= context.decode_field(pyramid, segments[Segment.FIELD_0 + level], nets, range(level, above), q)
             above = level
     wanted = min(grid.level for grid in pyramid.grids)
-    if above > max(wanted, finest) and (whole or not q):
+    if above > max(wanted, finest) and not (allow_partial and q):
         raise PrancImgError("the file is cut short: a field segment is missing")
     return {key: grid for key, grid in q.items() if key[1] >= finest}
 

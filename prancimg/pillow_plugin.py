@@ -35,7 +35,7 @@ class PrcImageFile(ImageFile.ImageFile):
             data = whole_segments(data)
         try:
             # Pillow has its own limit on pixels, checked after this and before any are made.
-            self._lazy = LazyImage(data, None, whole=not ImageFile.LOAD_TRUNCATED_IMAGES)
+            self._lazy = LazyImage(data, None, allow_partial=ImageFile.LOAD_TRUNCATED_IMAGES)
         except PrancImgError as error:
             raise OSError(str(error)) from error
         self._size, self._mode = self._lazy.size, self._lazy.mode

@@ -119,6 +119,16 @@ def test_coarse_levels_are_decoded_alone_and_look_alike(field, monkeypatch):
     assert errors == sorted(errors) and errors[0] == 0 < errors[2] < np.square(whole - whole.mean((0, 1))).mean() / 2
 
 
+@given(st.data())
+def test_any_part_at_any_size_and_level(shown, data):
+    picture, _ = shown
+    x, y = data.draw(st.integers(0, WIDTH - 1)), data.draw(st.integers(0, HEIGHT - 1))
+    region = (x, y, data.draw(st.integers(1, WIDTH - x)), data.draw(st.integers(1, HEIGHT - y)))
+    size = (data.draw(st.integers(1, 90)), data.draw(st.integers(1, 70)))
+    samples = picture.array(size, region, level=data.draw(st.integers(0, 6)))
+    assert samples.shape == (*size[::-1], 3)
+
+
 def test_threads_may_share_one(field):
     picture = prancimg.open(field)
     expected = [prancimg.open(field).array(level=i % 3) for i in range(9)]
