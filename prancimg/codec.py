@@ -16,7 +16,7 @@ from prancimg import bitstream, decoder
 from prancimg.basis import Kind
 from prancimg.bitstream import MAX_PIXELS, VERSION, Segment
 from prancimg.errors import PrancImgError
-from prancimg.extras import Alpha, Extras, plane_to_png
+from prancimg.extras import MARGIN, Alpha, Extras, plane_to_png
 from prancimg.lazy import open_image
 from prancimg.picture import ImageLike, Picture, load_picture, only_orientation
 
@@ -136,8 +136,9 @@ def _coded_alpha(
     most = ALPHA_SHARE * size if size is not None else ALPHA_BPP * plane.size / 8
     if len(png) <= most:
         return Alpha(png=png)
-    scaled = plane if plane.dtype == np.uint8 else plane.astype(np.float32) / np.float32(257)
-    colors = np.ascontiguousarray(np.broadcast_to(scaled[:, :, None], (*plane.shape, 3)))
+    opacity = plane.astype(np.float32) / np.iinfo(plane.dtype).max
+    shrunk = np.where((plane == 0) | (opacity == 1), opacity, (opacity + MARGIN) / (1 + 2 * MARGIN))
+    colors = np.ascontiguousarray(np.broadcast_to(255 * shrunk[:, :, None], (*plane.shape, 3)))
     own = target if size is None else encoder.Target(size=math.floor(most))
     try:
         prc = encoder.encode_array(colors, own, replace(options, model="field"), progress)

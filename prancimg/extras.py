@@ -19,6 +19,8 @@ from prancimg.errors import PrancImgError
 MAX_METADATA = 1 << 24
 """Cap on the bytes of a colour profile, of EXIF and of XMP."""
 OPAQUE = 65535
+MARGIN = 1 / 16
+"""A field's alpha goes this far beyond 0 and 1; what is cut off leaves wholly clear and opaque parts clean."""
 _FLAT, _LOSSLESS, _FIELD = range(3)
 
 

@@ -15,7 +15,7 @@ from prancimg import context, decoder
 from prancimg.bitstream import MAX_PIXELS, Header, Segment
 from prancimg.decoder import Model
 from prancimg.errors import PrancImgError
-from prancimg.extras import OPAQUE, Alpha, Extras, png_to_plane
+from prancimg.extras import MARGIN, OPAQUE, Alpha, Extras, png_to_plane
 from prancimg.field import MAX_LEVELS, Coefficients, step_value
 from prancimg.picture import to_image
 from prancimg.siren import FRACTION
@@ -170,8 +170,8 @@ class LazyImage:
                         raise PrancImgError("the alpha segment does not belong to the picture")
         if isinstance(self._alpha, LazyImage):
             canvas = self._alpha._canvas(min(level, self._alpha.levels - 1))
-            mean: np.ndarray = _resampled(canvas, box, rows, columns).mean(0)
-            return mean
+            mean = _resampled(canvas, box, rows, columns).mean(0)
+            return np.asarray(np.clip((1 + 2 * MARGIN) * mean - MARGIN, 0, 1))
         top, left, bottom, right = box
         part = self._alpha[top:bottom, left:right]
         return part if part.shape == (rows, columns) else np.clip(_resized(part, rows, columns), 0, 1)

@@ -377,6 +377,7 @@ def _deep_file(samples: np.ndarray, metadata: Metadata, kind: str) -> bytes | No
                 photometric="rgb" if channels > 2 else "minisblack",
                 extrasamples=["unassalpha"] if channels in (2, 4) else None,
                 compression="zlib",
+                metadata=None,
                 iccprofile=metadata.icc or None,
                 extratags=[(_XMP_TAG, 1, len(metadata.xmp), metadata.xmp, True)] if metadata.xmp else (),
             )
