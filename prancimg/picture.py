@@ -78,8 +78,12 @@ def load_picture(image: ImageLike, *, orient: bool = True) -> Picture:
         raise PrancImgError("not an image in any format that Pillow reads") from error
     except Image.DecompressionBombError as error:
         raise PrancImgError(str(error)) from error
-    except SyntaxError as error:  # Pillow's word for some broken PNGs
-        raise PrancImgError(f"the image is broken: {error}") from error
+    except PrancImgError:
+        raise
+    except (SyntaxError, ValueError, LookupError, EOFError, struct.error, zlib.error) as error:
+        raise PrancImgError(f"the image is broken: {error}") from error  # all of them Pillow's words for that
+    except MemoryError as error:
+        raise PrancImgError("there is not enough memory to read the image") from error
     except OSError as error:
         if error.errno is None:  # the file could be read, the picture in it could not
             raise PrancImgError(f"the image is broken: {error}") from error
