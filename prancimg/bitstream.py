@@ -46,6 +46,11 @@ class Segment(IntEnum):
     FIELD_4 = 20
     FIELD_5 = 21
     FIELD_6 = 22
+    SAMPLES = 128
+    ALPHA = 129
+    ICC = 130
+    EXIF = 131
+    XMP = 132
 
 
 @dataclass(frozen=True)
@@ -197,6 +202,20 @@ def read(data: bytes) -> dict[int, bytes]:
         if needed not in segments:
             raise PrancImgError(f"the file is cut short: its {_name(needed)} is missing")
     return segments
+
+
+def whole_segments(data: bytes) -> bytes:
+    """A file that may end early, up to the end of its last whole segment."""
+    end = len(SIGNATURE) + 1
+    while end < len(data):
+        try:
+            length, at = read_varint(data, end + 1)
+        except PrancImgError:
+            break
+        if at + length + 4 > len(data):
+            break
+        end = at + length + 4
+    return data[:end]
 
 
 def varint(number: int) -> bytes:

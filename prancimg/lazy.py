@@ -1,0 +1,232 @@
+"""A .prc file as an image that is decoded when it is looked at: all of it or a part, at any size, coarse or fine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from prancimg import context, decoder
+from prancimg.bitstream import MAX_PIXELS, Header, Segment
+from prancimg.decoder import Model
+from prancimg.errors import PrancImgError
+from prancimg.extras import MARGIN, OPAQUE, Alpha, Extras, png_to_plane
+from prancimg.field import MAX_LEVELS, Coefficients, step_value
+from prancimg.picture import to_image
+from prancimg.siren import FRACTION
+from prancimg.view import Box, Canvas
+
+Region = tuple[int, int, int, int]
+"""x, y, width, height in pixels of the picture."""
+
+
+class LazyImage:
+    """A file whose header and checksums are verified, and whose samples are made on demand.
+
+    Integers are decoded once and kept. Threads may share one.
+    """
+
+    def __init__(self, data: bytes, max_pixels: int | None = MAX_PIXELS, *, allow_partial: bool = False) -> None:
+        """Raises PrancImgError if ``data`` is no .prc file or a damaged one.
+
+        With ``allow_partial``, levels that are missing at its end make the picture softer instead.
+        """
+        self._header, self._segments = decoder.read_header(data, max_pixels)
+        self._extras = Extras.read(self._segments)
+        self._max_pixels, self._allow_partial = max_pixels, allow_partial
+        self._lock = Lock()
+        self._canvases: dict[int, Canvas] = {}
+        self._alpha: np.ndarray | LazyImage | None = None
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return self._header.width
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return self._header.height
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.width, self.height
+
+    @property
+    def mode(self) -> str:
+        """Of the Pillow images rendered: L, LA, RGB or RGBA; I;16 for grey of 16 bits without alpha."""
+        return "I;16" if self._extras.mode == "L" and self.depth == 16 else self._extras.mode
+
+    @property
+    def depth(self) -> int:
+        """Bits of the original's samples: 8 or 16."""
+        return self._extras.samples.depth
+
+    @property
+    def levels(self) -> int:
+        """Levels of the field; ``render(level=levels - 1)`` is the coarsest. 1 where there is no field."""
+        return self._header.pyramid.levels if self._header.channels else 1
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """``icc_profile``, ``exif`` and ``xmp`` as bytes, those that the file holds, as in Pillow's ``Image.info``."""
+        image = to_image(np.zeros((1, 1, 1), np.uint8), self._extras.metadata)
+        return {str(name): data for name, data in image.info.items()}
+
+    @property
+    def extras(self) -> Extras:
+        """All that the file holds beside the colours."""
+        return self._extras
+
+    def render(
+        self, size: tuple[int, int] | None = None, region: Region | None = None, *, level: int = 0
+    ) -> Image.Image:
+        """A Pillow image of ``region`` (x, y, width, height; default: everything) at ``size`` (width, height).
+
+        The picture is a function of the place, so larger sizes are computed, not enlarged; smaller ones are averaged.
+        ``level`` decodes only the grids from that level up: the picture is softer and, unless a size is given,
+        2**level times smaller. Colour of 16 bits, which Pillow has no mode for, comes as 8; see :meth:`array`.
+
+        Raises:
+            PrancImgError: a region outside the picture, an impossible size, more pixels than the limit, damaged data.
+        """
+        samples = self.array(size, region, level=level, depth=16 if self.mode == "I;16" else 8)
+        return to_image(samples, self._extras.metadata)
+
+    def array(
+        self,
+        size: tuple[int, int] | None = None,
+        region: Region | None = None,
+        *,
+        level: int = 0,
+        depth: int | None = None,
+    ) -> np.ndarray:
+        """The samples that :meth:`render` shows: (height, width, 1 to 4), uint8 or for a ``depth`` of 16 uint16."""
+        if not 0 <= level < MAX_LEVELS:
+            raise PrancImgError(f"level {level} is not between 0 and {MAX_LEVELS - 1}")
+        depth = self.depth if depth is None else depth
+        if depth not in (8, 16):
+            raise PrancImgError(f"a depth of {depth} bits is not 8 or 16")
+        x, y, width, height = (0, 0, *self.size) if region is None else region
+        if min(x, y) < 0 or min(width, height) < 1 or x + width > self.width or y + height > self.height:
+            raise PrancImgError(
+                f"the region {x},{y},{width},{height} is not within {self.width} x {self.height} pixels"
+            )
+        columns, rows = (-(-width >> level), -(-height >> level)) if size is None else size
+        if min(columns, rows) < 1 or (self._max_pixels is not None and columns * rows > self._max_pixels):
+            raise PrancImgError(f"a size of {columns} x {rows} pixels is out of range (limit: {self._max_pixels})")
+        return self._samples((y, x, y + height, x + width), rows, columns, min(level, self.levels - 1), depth)
+
+    def _samples(self, box: Box, rows: int, columns: int, level: int, depth: int) -> np.ndarray:
+        canvas, everything = self._canvas(level), (0, 0, self.height, self.width)
+        if self._extras.mode == "RGB" and depth == 8 and not level and box == everything and box[2:] == (rows, columns):
+            return canvas.whole()
+        colors = _resampled(canvas, box, rows, columns)
+        if self._extras.samples.grey:
+            colors = colors.mean(0, keepdims=True)
+        if self._extras.alpha:
+            colors = np.concatenate([colors, self._opacity(self._extras.alpha, box, rows, columns, level)[None]])
+        samples = np.rint(colors.transpose(1, 2, 0) * (2**depth - 1))
+        return np.ascontiguousarray(samples.astype(np.uint16 if depth == 16 else np.uint8))
+
+    def _canvas(self, level: int) -> Canvas:
+        """The function from the levels from ``level`` up; what is known already is not decoded again."""
+        with self._lock:
+            if level in self._canvases:
+                return self._canvases[level]
+            finer = [known for known in self._canvases if known < level]
+            canvas = self._canvases[max(finer)].coarse(level) if finer else self._decoded(level)
+            return self._canvases.setdefault(level, canvas)
+
+    def _decoded(self, finest: int) -> Canvas:
+        header = self._header
+        if self._canvases:
+            theta = next(iter(self._canvases.values())).theta
+        else:
+            model = Model.of(header)
+            theta = model.parameters(decoder.read_coefficients(header, self._segments), header.tensors)
+        q: Coefficients = {}
+        if header.channels:
+            q = read_levels(header, self._segments, theta, finest, self._allow_partial)
+        return Canvas(header.siren, theta, header.pyramid, q, step_value(header.step), header.rate, finest)
+
+    def _opacity(self, alpha: Alpha, box: Box, rows: int, columns: int, level: int) -> np.ndarray:
+        """The alpha channel of a box, (rows, columns) float32 from 0 to 1."""
+        if alpha.flat is not None:
+            return np.full((rows, columns), alpha.flat / OPAQUE, np.float32)
+        with self._lock:
+            if self._alpha is None:
+                if alpha.png:
+                    self._alpha = png_to_plane(alpha.png, self.height, self.width)
+                else:
+                    self._alpha = LazyImage(alpha.prc, None)
+                    if self._alpha.size != self.size:
+                        raise PrancImgError("the alpha segment does not belong to the picture")
+        if isinstance(self._alpha, LazyImage):
+            canvas = self._alpha._canvas(min(level, self._alpha.levels - 1))
+            mean = _resampled(canvas, box, rows, columns).mean(0)
+            return np.asarray(np.clip((1 + 2 * MARGIN) * mean - MARGIN, 0, 1))
+        top, left, bottom, right = box
+        part = self._alpha[top:bottom, left:right]
+        return part if part.shape == (rows, columns) else np.clip(_resized(part, rows, columns), 0, 1)
+
+
+def open_image(
+    source: bytes | bytearray | memoryview | str | os.PathLike[str], *, max_pixels: int | None = MAX_PIXELS
+) -> LazyImage:
+    """Open a .prc file (bytes, or a path) without decoding it: ``prancimg.open``.
+
+    >>> picture = prancimg.open("photo.prc")
+    >>> picture.render(region=(100, 50, 64, 64), size=(640, 640)).save("detail.png")
+
+    Raises:
+        PrancImgError: not a .prc file, damaged, from a later version, or of more than ``max_pixels`` pixels.
+        OSError: a file that cannot be read.
+    """
+    data = Path(source).read_bytes() if isinstance(source, str | os.PathLike) else bytes(source)
+    return LazyImage(data, max_pixels)
+
+
+def read_levels(
+    header: Header, segments: Mapping[int, bytes], theta: Mapping[str, np.ndarray], finest: int, allow_partial: bool
+) -> Coefficients:
+    """The grids of the levels from ``finest`` up; segments that only hold finer ones are not looked at.
+
+    With ``allow_partial`` segments may be missing, but for the first.
+    """
+    nets = context.networks(theta, FRACTION, header.rate)
+    pyramid, q = header.pyramid, Coefficients()
+    above = pyramid.levels
+    for level in reversed(range(pyramid.levels)):
+        if above > finest and Segment.FIELD_0 + level in segments:
+            q |= context.decode_field(pyramid, segments[Segment.FIELD_0 + level], nets, range(level, above), q)
+            above = level
+    wanted = min(grid.level for grid in pyramid.grids)
+    if above > max(wanted, finest) and not (allow_partial and q):
+        raise PrancImgError("the file is cut short: a field segment is missing")
+    return {key: grid for key, grid in q.items() if key[1] >= finest}
+
+
+def _resampled(canvas: Canvas, box: Box, rows: int, columns: int) -> np.ndarray:
+    """A box as (3, rows, columns) from 0 to 1; along an axis with fewer points than the canvas has, they are averages.
+
+    What is not a number (absurd weights can give it) becomes 0.
+    """
+    height, width = ((after - before) >> canvas.finest or 1 for before, after in ((box[0], box[2]), (box[1], box[3])))
+    with np.errstate(all="ignore"):
+        picture = np.nan_to_num(canvas.render(box, max(rows, height), max(columns, width)))
+    if picture.shape[1:] != (rows, columns):
+        picture = np.stack([_resized(plane, rows, columns) for plane in np.clip(picture, 0, 1)])
+    return np.asarray(np.clip(picture, 0, 1))
+
+
+def _resized(plane: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """A float32 plane at another size, by Lanczos."""
+    image = Image.fromarray(np.ascontiguousarray(plane, np.float32))
+    return np.asarray(image.resize((columns, rows), Image.Resampling.LANCZOS))
