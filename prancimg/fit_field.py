@@ -270,14 +270,16 @@ class Canvas:
 
     def paint(self, q: Grids, weights: Mapping[str, Tensor], step: float, r: float) -> Tensor:
         """The picture (3, h, w); ``r`` is (rate - 128) / 64."""
-        field = features(self.pyramid, q, weights, step, fused.upsample)
+        field = features(self.pyramid, q, weights, step, fused.lift)
         phases = weights["b0"] + weights["slope"] * r
         rgb = fused.sines(field.reshape(len(field), -1), weights["w0"], phases, weights["w1"], weights["b1"])
         return fused.sharpen(rgb.view_as(self.pixels), weights["residual"])
 
     def error(self, q: Grids, weights: Mapping[str, Tensor], step: float, r: float) -> Tensor:
         """Mean squared error of the picture painted."""
-        return (self.paint(q, weights, step, r) - self.pixels).square().mean()
+        field, phases = features(self.pyramid, q, weights, step, fused.lift), weights["b0"] + weights["slope"] * r
+        net = weights["w0"], phases, weights["w1"], weights["b1"], weights["residual"]
+        return fused.picture_error(field, self.pixels, *net)
 
     def bits(
         self,
@@ -297,8 +299,8 @@ class Canvas:
             if (parent := u.get((grid.component, grid.level + 1))) is None:
                 taps += [(-1, 0, 0)] * (1 + len(context.PARENT))
             else:
-                nearest = parent.repeat_interleave(2, 0).repeat_interleave(2, 1)[: size[0], : size[1]]
-                planes += [nearest, fused.raise_twofold(parent, *size)]
+                kernels = self.pixels.new_tensor((fused.NEAREST, fused.BILINEAR))
+                planes += [fused.upsample(parent[None], kernel, *size)[0] for kernel in kernels]
                 taps += [(0, 0, 0), *((1, dy, dx) for dy, dx in context.PARENT)]
             if grid.component:
                 luma = u.get((0, grid.level))
@@ -308,7 +310,7 @@ class Canvas:
                 planes += [u[1, grid.level]] if grid.component == 2 else []
             bias, slope = weights[f"{kind}.bias"], weights[f"{kind}.slope"]
             here = bias[max(grid.component - 1, 0), grid.level] + slope[grid.level] * r
-            if grid.count <= fused.SMALL:
+            if grid.count <= fused.SMALL and not fused.compiled(self.pixels):
                 small.setdefault(kind, []).append((tuple(taps), q[grid.key], u[grid.key], here, planes))
             else:
                 a, *rest = nets[kind]
