@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from prancimg.arrays import Array, namespace
+from prancimg.arrays import Array, cast, namespace
 
 MAX_LEVELS = 7
 COMPONENTS = 3
@@ -119,14 +119,14 @@ def features(
     step: float,
     up: Callable[[Array, Array, int, int], Array] = upsample,
 ) -> Array:
-    """Coefficients (h, w) by (component, level), as floats, to the field (channels, height, width)."""
+    """Coefficients (h, w) by (component, level) to the field (channels, height, width)."""
     field, gain = None, directions(weights) * step
     for level in reversed(range(pyramid.levels)):
         if field is not None:
             field = up(field, weights["taps"], *pyramid.size(level))
         for component in range(COMPONENTS):
             if (component, level) in q:
-                here = gain[level, component][:, None, None] * q[component, level][None]
+                here = gain[level, component][:, None, None] * cast(q[component, level], gain)[None]
                 field = here if field is None else field + here
     return field
 

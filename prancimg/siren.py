@@ -124,8 +124,7 @@ def render_field(
 ) -> np.ndarray:
     """The picture (height, width, 3) uint8 that integer parameters paint from a field."""
     weights = to_floats(siren, theta)
-    grids = {key: grid.astype(np.float32) for key, grid in q.items()}
-    field = features(pyramid, grids, weights, step)
+    field = features(pyramid, q, weights, step)
     picture = np.empty((pyramid.height, pyramid.width, 3), np.uint8)
     rows = max(8, _TILE // pyramid.width)
     for top in range(0, pyramid.height, rows):
