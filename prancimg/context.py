@@ -316,9 +316,10 @@ def _decode_grid(
     of_known = network.a[:, len(CAUSAL) :]
     of_causal = np.ascontiguousarray(network.a[:, : len(CAUSAL)])
     # The last waves, squashed, wave t in row t % 8 and y in column y + 2: all causal neighbours are at most 5 waves old.
-    recent = np.zeros((8, grid.height + _EDGE), np.int16)
-    taps = [(dx + 2 * dy, dy + _EDGE) for dy, dx in CAUSAL]
-    bounds = [(0, 0)] * 8
+    recent = np.zeros((8, grid.height + _EDGE))
+    flat, pitch = recent.reshape(-1), grid.height + _EDGE
+    taps = np.array([[[(t + dx + 2 * dy & 7) * pitch + dy + _EDGE] for dy, dx in CAUSAL] for t in range(8)])
+    column, bounds = np.arange(grid.height), [(0, 0)] * 8
     for block in waves.blocks(_BLOCK):
         y, x = waves.positions(block)
         first = of_known @ features.at(grid, y, x)
@@ -329,12 +330,11 @@ def _decode_grid(
             for t, top, count in zip(block, firsts, counts, strict=True):
                 if not count:
                     continue
-                near = np.empty((len(taps), count))
-                for row, (ago, column) in zip(near, taps, strict=True):
-                    row[:] = recent[t + ago & 7, top + column : top + column + count]
-                now = decoder.take_near(*network(of_causal @ near + first[:, start : start + count]))
-                values[start : start + count] = now
                 slot = t & 7
+                sums = of_causal @ flat.take(taps[slot] + column[top : top + count])
+                sums += first[:, start : start + count]
+                now = decoder.take_near(*network(sums))
+                values[start : start + count] = now
                 recent[slot, slice(*bounds[slot])] = 0
                 bounds[slot] = top + _EDGE, top + _EDGE + count
                 recent[slot, slice(*bounds[slot])] = squash(now)
