@@ -16,13 +16,14 @@ import stat
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 import prancimg
-from prancimg.codec import load_image, save_image
+from prancimg.codec import load_image, read_prc, save_image
 from prancimg.errors import PrancImgError
 
 PIPE = "-"
@@ -90,8 +91,10 @@ def _decode(options: argparse.Namespace) -> None:
     if output is None:
         output = PIPE if options.input == PIPE else str(Path(options.input).with_suffix(".png"))
     began = time.perf_counter()
-    with _naming(options.input):
-        picture = prancimg.decode(_read(options.input), max_pixels=options.max_pixels)
+    with _naming(options.input), _warnings(options):
+        picture = prancimg.decode(
+            _read_prc(options.input), max_pixels=options.max_pixels, allow_partial=options.allow_partial
+        )
     _write(output, save_image(picture, ".png" if output == PIPE else Path(output).suffix))
     if options.verbose:
         _say(f"{output}: {picture.width} x {picture.height}, {time.perf_counter() - began:.2f} s")
@@ -99,7 +102,7 @@ def _decode(options: argparse.Namespace) -> None:
 
 def _info(options: argparse.Namespace) -> None:
     with _naming(options.input):
-        facts = prancimg.info(_read(options.input))
+        facts = prancimg.info(_read_prc(options.input))
     if options.json:
         print(json.dumps(facts, indent=2))
         return
@@ -170,6 +173,9 @@ def _parser() -> argparse.ArgumentParser:
     decode.add_argument(
         "--max-pixels", type=_number(int, 1), metavar="N", default=178_956_970, help="refuse larger pictures"
     )
+    decode.add_argument(
+        "--allow-partial", action="store_true", help="of a damaged or truncated file, show what is there"
+    )
     talk(decode)
 
     information = command("info", _info, "print what a .prc file says of itself", "example:\n  prancimg info photo.prc")
@@ -200,6 +206,16 @@ def _naming(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _warnings(options: argparse.Namespace) -> Iterator[None]:
+    """Say the library's warnings about the input in the command's own way."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in caught:
+        _say(f"prancimg: {'standard input' if options.input == PIPE else options.input}: {warning.message}")
+
+
+@contextlib.contextmanager
 def _progress(options: argparse.Namespace, label: str) -> Iterator[Callable[[float], None] | None]:
     if options.quiet or not sys.stderr.isatty():
         yield None
@@ -217,6 +233,13 @@ def _progress(options: argparse.Namespace, label: str) -> Iterator[Callable[[flo
 
 def _read(name: str) -> bytes:
     return sys.stdin.buffer.read() if name == PIPE else Path(name).read_bytes()
+
+
+def _read_prc(name: str) -> bytes:
+    if name == PIPE:
+        return read_prc(sys.stdin.buffer)
+    with Path(name).open("rb") as file:
+        return read_prc(file)
 
 
 def _write(name: str, data: bytes) -> None:

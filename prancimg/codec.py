@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from prancimg import decoder
 from prancimg.basis import Kind
-from prancimg.bitstream import MAX_PIXELS, VERSION, Segment
+from prancimg.bitstream import MAX_FILE, MAX_PIXELS, SIGNATURE, VERSION, Segment
 from prancimg.errors import PrancImgError
 
 ImageLike = str | os.PathLike[str] | BinaryIO | Image.Image | np.ndarray
@@ -61,20 +63,33 @@ def encode(
     return encoder.encode_array(load_image(image), target, options, progress)
 
 
-def decode(source: DataLike, *, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
+def decode(source: DataLike, *, max_pixels: int | None = MAX_PIXELS, allow_partial: bool = False) -> Image.Image:
     """The picture in a .prc file (bytes, or a path): an RGB Pillow image.
 
+    Args:
+        source: the file.
+        max_pixels: the largest picture to decode; memory is about 70 bytes a pixel. None: no limit.
+        allow_partial: of a ``field`` file that is cut short or damaged, make the softer picture that its beginning
+            describes, with a :class:`UserWarning` that says what is missing.
+
     Raises:
-        PrancImgError: not a .prc file, damaged, from a later version, or of more than ``max_pixels`` pixels.
+        PrancImgError: not a .prc file, damaged, from a later version, of more than ``max_pixels`` pixels, or more than
+            the memory there is.
         OSError: a file that cannot be read.
     """
-    return Image.fromarray(decoder.decode_array(_bytes(source), max_pixels))
+
+    def warn(text: str) -> None:
+        warnings.warn(text, stacklevel=3)
+
+    with _contained():
+        return Image.fromarray(decoder.decode_array(_bytes(source), max_pixels, warn if allow_partial else None))
 
 
 def info(source: DataLike) -> dict[str, Any]:
     """What a .prc file (bytes, or a path) says of itself, without rendering it. All checksums are verified."""
-    data = _bytes(source)
-    header, segments = decoder.read_header(data, None)
+    with _contained():
+        data = _bytes(source)
+        header, segments = decoder.read_header(data, None)
     return {
         "format": "prc",
         "version": VERSION,
@@ -138,4 +153,22 @@ def save_image(picture: Image.Image, suffix: str) -> bytes:
 
 
 def _bytes(source: DataLike) -> bytes:
-    return Path(source).read_bytes() if isinstance(source, str | os.PathLike) else bytes(source)
+    if not isinstance(source, str | os.PathLike):
+        return bytes(source)
+    with Path(source).open("rb") as file:
+        return read_prc(file)
+
+
+def read_prc(file: BinaryIO) -> bytes:
+    """What there is in an open file, but not what cannot be a .prc file: neither much of it nor for long."""
+    start = file.read(len(SIGNATURE))
+    return start + file.read(MAX_FILE + 1 - len(start)) if start == SIGNATURE else start
+
+
+@contextlib.contextmanager
+def _contained() -> Iterator[None]:
+    """Turn what a file can provoke below into the one family of exceptions."""
+    try:
+        yield
+    except MemoryError as error:
+        raise PrancImgError("there is not enough memory to decode this picture") from error

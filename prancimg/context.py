@@ -216,13 +216,15 @@ class Waves:
     def first(self) -> np.ndarray:
         """The least y of every wave."""
         t = np.arange(self.width + 2 * self.height - 2)
-        return np.maximum(0, t - self.width + 2 >> 1)
+        first: np.ndarray = np.maximum(0, t - self.width + 2 >> 1)
+        return first
 
     @cached_property
     def counts(self) -> np.ndarray:
         """The number of positions in every wave; it can be none."""
         last = np.minimum(self.height - 1, np.arange(len(self.first)) >> 1)
-        return np.maximum(0, last - self.first + 1)
+        counts: np.ndarray = np.maximum(0, last - self.first + 1)
+        return counts
 
     def blocks(self, size: int) -> Iterator[range]:
         """Consecutive waves of about ``size`` positions together, or one that has more."""
@@ -315,7 +317,7 @@ def _decode_grid(
     features, waves = _Features.known(grid, done), Waves(grid.height, grid.width)
     of_known = network.a[:, len(CAUSAL) :]
     of_causal = np.ascontiguousarray(network.a[:, : len(CAUSAL)])
-    # The last waves, squashed, wave t in row t % 8 and y in column y + 2: all causal neighbours are at most 5 waves old.
+    # The last waves, squashed: wave t in row t % 8, y in column y + 2. All causal neighbours are at most 5 waves old.
     recent = np.zeros((8, grid.height + _EDGE))
     flat, pitch = recent.reshape(-1), grid.height + _EDGE
     taps = np.array([[[(t + dx + 2 * dy & 7) * pitch + dy + _EDGE] for dy, dx in CAUSAL] for t in range(8)])

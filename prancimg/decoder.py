@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from prancimg import bitstream, context
 from prancimg.basis import Block, Kind, expand_block
-from prancimg.bitstream import Coded, Header, Segment
+from prancimg.bitstream import Coded, Damage, Header, Segment
 from prancimg.coder import Decoder
 from prancimg.errors import PrancImgError
 from prancimg.field import Coefficients, step_value
@@ -55,12 +55,16 @@ class Model:
 def read_header(data: bytes, max_pixels: int | None = bitstream.MAX_PIXELS) -> tuple[Header, dict[int, bytes]]:
     """The checked header and all segments of a file."""
     segments = bitstream.read(data)
+    return _header(segments, max_pixels), segments
+
+
+def _header(segments: Mapping[int, bytes], max_pixels: int | None) -> Header:
     header = Header.unpack(segments[Segment.HEADER])
     if max_pixels is not None and header.width * header.height > max_pixels:
         raise PrancImgError(
             f"the picture has {header.width} x {header.height} pixels, more than the limit of {max_pixels}"
         )
-    return header, segments
+    return header
 
 
 def read_coefficients(header: Header, segments: Mapping[int, bytes]) -> list[np.ndarray]:
@@ -69,26 +73,72 @@ def read_coefficients(header: Header, segments: Mapping[int, bytes]) -> list[np.
     return [decoder.take(coded.k, coded.scale) for coded in header.tensors]
 
 
-def decode_array(data: bytes, max_pixels: int | None = bitstream.MAX_PIXELS) -> np.ndarray:
-    """The picture in a .prc file: (height, width, 3) uint8 sRGB. Raises PrancImgError on anything else."""
-    header, segments = read_header(data, max_pixels)
+def decode_array(
+    data: bytes,
+    max_pixels: int | None = bitstream.MAX_PIXELS,
+    on_damage: Callable[[str], None] | None = None,
+) -> np.ndarray:
+    """The picture in a .prc file: (height, width, 3) uint8 sRGB. Raises PrancImgError on anything else.
+
+    With ``on_damage``, a file whose end is damaged or missing gives the softer picture that its beginning describes,
+    and ``on_damage`` is told what is missing.
+    """
+    segments, damage = bitstream.salvage(data)
+    if damage and not on_damage:
+        raise damage.error
+    header = _header(segments, max_pixels)
     model = Model.of(header)
     theta = model.parameters(read_coefficients(header, segments), header.tensors)
     if not header.channels:
+        if on_damage and damage:
+            on_damage(str(damage.error))
         return render(model.siren, theta, header.height, header.width)
-    q = read_field(header, segments, theta)
+    q, missing = read_field_beginning(header, segments, theta, damage)
+    if missing and not on_damage:
+        raise PrancImgError(f"the file is cut short: {missing}")
+    if on_damage and (damage or missing):
+        reason = str(damage.error) if damage else "the file is cut short"
+        on_damage(f"{reason}; {missing or 'the picture is whole'}")
     return render_field(model.siren, theta, header.pyramid, q, step_value(header.step), header.rate)
 
 
 def read_field(header: Header, segments: Mapping[int, bytes], theta: Mapping[str, np.ndarray]) -> Coefficients:
-    """All grids of the field, from its segments: number l holds the levels from l up to the coarser one before."""
+    """All grids of the field."""
+    q, missing = read_field_beginning(header, segments, theta, None)
+    if missing:
+        raise PrancImgError(f"the file is cut short: {missing}")
+    return q
+
+
+def read_field_beginning(
+    header: Header, segments: Mapping[int, bytes], theta: Mapping[str, np.ndarray], damage: Damage | None
+) -> tuple[Coefficients, str]:
+    """All grids, and what is missing of them, if anything: what does not arrive before the damage is 0.
+
+    Segment number l of the field holds the levels from l up to the coarser one before.
+    """
+    kinds = [kind for kind in segments if Segment.FIELD_0 <= kind <= Segment.FIELD_6]
+    if kinds != sorted(kinds, reverse=True):
+        raise PrancImgError("the field's segments are not in order")
     nets = context.networks(theta, FRACTION, header.rate)
     pyramid, q = header.pyramid, Coefficients()
-    above = pyramid.levels
+    above, lacks = pyramid.levels, []
     for level in reversed(range(pyramid.levels)):
-        if Segment.FIELD_0 + level in segments:
-            q |= context.decode_field(pyramid, segments[Segment.FIELD_0 + level], nets, range(level, above), q)
+        kind, levels = Segment.FIELD_0 + level, range(level, above)
+        if kind in segments:
+            q |= context.decode_field(pyramid, segments[kind], nets, levels, q)
             above = level
-    if len(q) < len(pyramid.grids):
-        raise PrancImgError("the file is cut short: a field segment is missing")
-    return q
+        elif damage and damage.kind == kind and damage.begun:
+            q |= context.decode_field(pyramid, damage.begun, nets, levels, q, whole=False)
+            lacks.append(f"part of {_named(levels)}")
+            break
+    lost = [grid for grid in pyramid.grids if grid.key not in q]
+    if lost:
+        share = sum(grid.count for grid in lost) / sum(grid.count for grid in pyramid.grids)
+        lacks.append(f"{_named(sorted({grid.level for grid in lost}))} ({100 * share:.0f} % of its coefficients)")
+    q |= {grid.key: np.zeros((grid.height, grid.width), np.int32) for grid in lost}
+    return q, f"its field lacks {' and '.join(lacks)}" if lacks else ""
+
+
+def _named(levels: Sequence[int]) -> str:
+    return f"level {levels[0]}" if len(levels) == 1 else f"levels {levels[0]} to {levels[-1]}"

@@ -32,6 +32,7 @@ class FieldSearch:
         self, image: np.ndarray, effort: int, seed: int, device: torch.device, progress: Progress | None
     ) -> None:
         self.image, self.seed, self.device, self.progress = image, seed, device, progress
+        Setup().header(image, PRICES[0], (0, 0)).check()
         self.iterations = EFFORTS[effort]
         self.pixels = image.shape[0] * image.shape[1]
 
