@@ -12,9 +12,9 @@ import io
 import json
 import math
 import os
+import secrets
 import stat
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _encode(options: argparse.Namespace) -> None:
     with _naming(options.input):
         image = load_image(io.BytesIO(_read(options.input)))
-    _check_writable(options.output)
+    _check_writable(options.output, options.input)
     began = time.perf_counter()
     with _progress(options, "encoding") as progress:
         data = prancimg.encode(
@@ -90,6 +90,7 @@ def _decode(options: argparse.Namespace) -> None:
     output = options.output
     if output is None:
         output = PIPE if options.input == PIPE else str(Path(options.input).with_suffix(".png"))
+    _check_writable(output, options.input)
     began = time.perf_counter()
     with _naming(options.input), _warnings(options):
         picture = prancimg.decode(
@@ -254,17 +255,32 @@ def _write(name: str, data: bytes) -> None:
         path.write_bytes(data)  # a device or a named pipe cannot be replaced
         return
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        umask = os.umask(0)
+        os.umask(umask)
+        _replace(path, data, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask)
     except OSError as error:
         raise OSError(error.errno, error.strerror, name) from error
+
+
+def _replace(path: Path, data: bytes, mode: int) -> None:
+    """Put a whole new file in the place of ``path``. Until it is whole it has no name, where the system can do that,
+    so that not even a process that is killed leaves anything behind."""
+    temporary = str(path.with_name(f".{path.name}.{secrets.token_hex(8)}"))
+    handle = None
+    if hasattr(os, "O_TMPFILE") and Path("/proc/self/fd").is_dir():
+        with contextlib.suppress(OSError):  # not on every file system
+            handle = os.open(path.parent, os.O_WRONLY | os.O_TMPFILE, 0o600)
+    nameless = handle is not None
+    if handle is None:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask)
+            os.fsync(handle)
+            os.chmod(handle if nameless else temporary, mode)
+            if nameless:
+                os.link(f"/proc/self/fd/{handle}", temporary, follow_symlinks=True)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -272,12 +288,16 @@ def _write(name: str, data: bytes) -> None:
         raise
 
 
-def _check_writable(name: str) -> None:
+def _check_writable(name: str, source: str) -> None:
     """Fail before the work, not after it."""
-    folder = Path(os.path.realpath(name)).parent
-    if name != PIPE and not os.access(folder, os.W_OK):
-        number = errno.EACCES if folder.is_dir() else errno.ENOENT
-        raise OSError(number, os.strerror(number), str(folder))
+    path = Path(os.path.realpath(name))
+    if name == PIPE or (path.exists() and not stat.S_ISREG(path.stat().st_mode)):
+        return
+    if not os.access(path.parent, os.W_OK):
+        number = errno.EACCES if path.parent.is_dir() else errno.ENOENT
+        raise OSError(number, os.strerror(number), str(path.parent))
+    if source != PIPE and path.exists() and path.samefile(source):
+        raise PrancImgError(f"{name}: the output would take the place of the input")
 
 
 def _say(text: str) -> None:

@@ -60,7 +60,14 @@ def encode(
 
     target = encoder.Target(bpp=bpp, size=size, quality=quality, psnr=psnr)
     options = encoder.Options(model=model, effort=effort, seed=seed, device=device)
-    return encoder.encode_array(load_image(image), target, options, progress)
+    pixels = load_image(image)
+    try:
+        return encoder.encode_array(pixels, target, options, progress)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch's word for it
+            raise
+        size = f"{pixels.shape[1]} x {pixels.shape[0]}"
+        raise PrancImgError(f"there is not enough memory to encode a picture of {size} pixels") from error
 
 
 def decode(source: DataLike, *, max_pixels: int | None = MAX_PIXELS, allow_partial: bool = False) -> Image.Image:

@@ -245,6 +245,8 @@ def fit_to_size(
     model = Model.of(header)
     bits = 8.0 * (size - len(_file(header, []))) - 32
     fitted = fit_siren(image, model, plan.counts, bits, iterations=iterations, device=device, progress=progress)
+    if not all(np.isfinite(a).all() for a in fitted.alpha):
+        raise PrancImgError("the fit diverged")
     ends = np.cumsum(plan.counts)
 
     def attempt(shift: int, cut: float) -> tuple[bytes, list[np.ndarray], Header]:

@@ -91,7 +91,7 @@ class FieldSearch:
             if self.progress:
                 self.progress(min(1.0, start + share * part))
 
-        return fit_field(
+        fitted = fit_field(
             self.image,
             seed=self.seed,
             iterations=self.iterations,
@@ -100,6 +100,9 @@ class FieldSearch:
             bits=bits,
             progress=advance,
         )
+        if not np.isfinite(fitted.field).all():
+            raise PrancImgError("the fit diverged")
+        return fitted
 
 
 def _nothing(image: np.ndarray) -> tuple[Header, list[np.ndarray], Coefficients]:

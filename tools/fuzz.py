@@ -64,7 +64,25 @@ def numbers(payload: bytes) -> list[int] | None:
     return found
 
 
-INTERESTING = [0, 1, 2, 3, 5, 127, 128, 255, 256, 511, 512, 513, 1 << 16, (1 << 20) - 1, 1 << 20, 1 << 32, (1 << 64) - 1]
+INTERESTING = [
+    0,
+    1,
+    2,
+    3,
+    5,
+    127,
+    128,
+    255,
+    256,
+    511,
+    512,
+    513,
+    1 << 16,
+    (1 << 20) - 1,
+    1 << 20,
+    1 << 32,
+    (1 << 64) - 1,
+]
 
 
 def mutate(data: bytes, choose: random.Random, scramble) -> bytes:  # type: ignore[no-untyped-def]
@@ -142,7 +160,13 @@ def main() -> None:
 
         return mutate(data, random.Random(seed), scramble)[:max_size]
 
-    arguments = [sys.argv[0], f"-max_total_time={options.seconds}", "-max_len=8192", "-timeout=60", "-rss_limit_mb=4096"]
+    arguments = [
+        sys.argv[0],
+        f"-max_total_time={options.seconds}",
+        "-max_len=8192",
+        "-timeout=60",
+        "-rss_limit_mb=4096",
+    ]
     arguments += [f"-artifact_prefix={options.work}/", "-print_final_stats=1", str(corpus)]
     atheris.Setup(arguments, test, custom_mutator=mutator)
     atheris.Fuzz()

@@ -50,10 +50,10 @@ def fitted(plan: Plan, size: int, width: int = 48, height: int = 32) -> bytes:
     return fit_to_size(photo(width, height), plan, 2026, size, 60, torch.device("cpu")).data
 
 
-def with_prior(kind: Kind) -> Plan:
-    """The prior's network, and directions of one kind for its large tensors."""
+def with_prior(kind: Kind, part: int) -> Plan:
+    """The prior's network, and directions of one kind for its large tensors, an n-th of their size."""
     siren = load_prior(1)[0]
-    return Plan(siren, 1, kind, tuple(n if n <= WHOLE else n // 16 for n in siren.sizes))
+    return Plan(siren, 1, kind, tuple(n if n <= WHOLE else n // part for n in siren.sizes))
 
 
 def extremes() -> bytes:
@@ -103,9 +103,9 @@ def with_more(data: bytes) -> bytes:
 RECIPES: dict[str, Callable[[], bytes]] = {
     "siren": lambda: prancimg.encode(photo(120, 80), size=1500, model="siren", seed=2026),
     "siren-seeded": lambda: fitted(Plan.direct(widest(150, 2)), 300),
-    "siren-sign": lambda: fitted(with_prior(Kind.SIGN), 900),
-    "siren-popcount": lambda: fitted(with_prior(Kind.POPCOUNT), 900),
-    "siren-identity": lambda: fitted(with_prior(Kind.IDENTITY), 900),
+    "siren-sign": lambda: fitted(with_prior(Kind.SIGN, 80), 800),
+    "siren-popcount": lambda: fitted(with_prior(Kind.POPCOUNT, 200), 700),
+    "siren-identity": lambda: fitted(with_prior(Kind.IDENTITY, 16), 900),
     "siren-pixel": lambda: fitted(Plan.direct(widest(24, 1)), 90, 1, 1),
     "siren-extremes": extremes,
     "siren-more": lambda: with_more((FOLDER / "siren-seeded.prc").read_bytes()),
