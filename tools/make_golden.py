@@ -114,7 +114,7 @@ RECIPES: dict[str, Callable[[], bytes]] = {
     "field-sign": lambda: field(24, 16, (0, 0), PRANC),
     "field-popcount": lambda: field(24, 16, (0, 1), PRANC, Kind.POPCOUNT),
     "field-hadamard": lambda: field(24, 16, (0, 2), PRANC, Kind.HADAMARD),
-    "field-identity": lambda: field(24, 16, (0, 1), ALL),
+    "field-identity": lambda: field(24, 16, (0, 1), ALL, Kind.IDENTITY),
     "field-pixel": lambda: field(1, 1),
     "field-row": lambda: field(40, 1, (0, 0)),
     "field-tall": lambda: field(5, 70, (0, 1)),
