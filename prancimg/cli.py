@@ -280,7 +280,7 @@ def _replace(path: Path, data: bytes, mode: int) -> None:
             os.fsync(handle)
             os.chmod(handle if nameless else temporary, mode)
             if nameless:
-                os.link(f"/proc/self/fd/{handle}", temporary, follow_symlinks=True)
+                os.link(f"/proc/self/fd/{handle}", temporary, src_dir_fd=handle)  # only then it follows the link
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):

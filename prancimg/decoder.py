@@ -16,6 +16,9 @@ from prancimg.field import Coefficients, step_value
 from prancimg.prior import load_prior
 from prancimg.siren import FRACTION, Siren, render, render_field
 
+BYTES_A_PIXEL = 70
+"""What decoding a field takes, the picture included."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -93,6 +96,7 @@ def decode_array(
         if on_damage and damage:
             on_damage(str(damage.error))
         return render(model.siren, theta, header.height, header.width)
+    np.empty(BYTES_A_PIXEL * header.width * header.height, np.uint8)  # if there is too little memory, say so at once
     q, missing = read_field_beginning(header, segments, theta, damage)
     if missing and not on_damage:
         raise PrancImgError(f"the file is cut short: {missing}")
