@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import struct
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -138,8 +140,12 @@ def load_image(image: ImageLike) -> np.ndarray:
         raise PrancImgError("not an image in any format that Pillow reads") from error
     except Image.DecompressionBombError as error:
         raise PrancImgError(str(error)) from error
-    except SyntaxError as error:  # Pillow's word for some broken PNGs
-        raise PrancImgError(f"the image is broken: {error}") from error
+    except PrancImgError:
+        raise
+    except (SyntaxError, ValueError, LookupError, EOFError, struct.error, zlib.error) as error:
+        raise PrancImgError(f"the image is broken: {error}") from error  # all of them Pillow's words for that
+    except MemoryError as error:
+        raise PrancImgError("there is not enough memory to read the image") from error
     except OSError as error:
         if error.errno is None:  # the file could be read, the picture in it could not
             raise PrancImgError(f"the image is broken: {error}") from error

@@ -55,6 +55,9 @@ def segments_of(data):
         segments[kind] = payload
     if 1 not in segments or 2 not in segments:
         raise Bad("incomplete")
+    field = [kind for kind in segments if 16 <= kind <= 22]
+    if field != sorted(field, reverse=True):
+        raise Bad("out of order")
     return segments
 
 
@@ -115,6 +118,11 @@ def header_of(payload):
         h["tensors"].append((name, size, k, step, scale))
     if at != len(payload):
         raise Bad("trailing bytes")
+    entries = sum(k * size for _, size, k, *_ in h["tensors"] if k < size and h["kind"] in (1, 2))
+    work = sum(size for _, size, *_ in h["tensors"]) + 256 * h["hidden"] * h["layers"]
+    waves = sum(width + 2 * height - 2 for _, _, height, width in grids_of(h)[0]) if h["channels"] else 0
+    if entries > 1 << 28 or h["width"] * h["height"] * work > 1 << 41 or waves > 1 << 20:
+        raise Bad("too much work")
     return h
 
 

@@ -3,6 +3,8 @@
 import io
 import itertools
 import json
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -153,6 +155,18 @@ def test_a_broken_image_is_refused(photo):
     broken = as_png(Image.fromarray(photo)).getvalue()[:2000]
     with pytest.raises(PrancImgError, match="broken"):
         load_image(io.BytesIO(broken))
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError, IndexError, EOFError, struct.error, zlib.error, SyntaxError, MemoryError]
+)
+def test_whatever_pillow_says_of_a_broken_image_is_our_error(monkeypatch, error):
+    def fail(*_):
+        raise error("no picture")
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(PrancImgError, match=r"broken|memory"):
+        load_image(io.BytesIO())
 
 
 @pytest.mark.parametrize(
