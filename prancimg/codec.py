@@ -68,8 +68,8 @@ def encode(
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch's word for it
             raise
-        size = f"{pixels.shape[1]} x {pixels.shape[0]}"
-        raise PrancImgError(f"there is not enough memory to encode a picture of {size} pixels") from error
+        extent = f"{pixels.shape[1]} x {pixels.shape[0]}"
+        raise PrancImgError(f"there is not enough memory to encode a picture of {extent} pixels") from error
 
 
 def decode(source: DataLike, *, max_pixels: int | None = MAX_PIXELS, allow_partial: bool = False) -> Image.Image:

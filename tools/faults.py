@@ -74,6 +74,7 @@ def kill_encoders(folder: Path, kills: int, choose: random.Random) -> dict[str, 
         count["runs"] += 1
         count["killed" if killed else "finished first"] += 1
         count["not sound"] += not sound(folder, {new})
+        print(count, flush=True)
     return count
 
 

@@ -181,7 +181,7 @@ def main() -> None:
         sys.argv[0],
         f"-max_total_time={options.seconds}",
         "-max_len=8192",
-        "-timeout=60",
+        "-timeout=3600",
         "-rss_limit_mb=4096",
     ]
     arguments += [f"-artifact_prefix={options.work}/", "-print_final_stats=1", str(corpus)]
