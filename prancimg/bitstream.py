@@ -32,7 +32,7 @@ MAX_ENTRIES = 1 << 28
 SINE = 256
 """What a sine of a large number costs, in multiply-accumulates."""
 MAX_WORK = 1 << 41
-"""Cap on the multiply-accumulates of a whole render: about two minutes on one core."""
+"""Cap on the multiply-accumulates of a whole render: two to three minutes on one core."""
 MAX_WAVES = 1 << 20
 """Cap on the wavefronts of a field, which are decoded one after the other: about two minutes."""
 MAX_FILE = 1 << 30
