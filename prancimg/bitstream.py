@@ -53,6 +53,11 @@ class Segment(IntEnum):
     FIELD_4 = 20
     FIELD_5 = 21
     FIELD_6 = 22
+    SAMPLES = 128
+    ALPHA = 129
+    ICC = 130
+    EXIF = 131
+    XMP = 132
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The command ``prancimg``: encode, decode, info.
+"""The command ``prancimg``: encode, decode, info, batch, compare, completion.
 
 Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 130 interrupted.
 """
@@ -7,33 +7,44 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import io
 import json
 import math
 import os
-import secrets
-import stat
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 import prancimg
-from prancimg.codec import load_image, read_prc, save_image
+from prancimg import files
+from prancimg.codec import encode_picture, psnr_of
 from prancimg.errors import PrancImgError
+from prancimg.lazy import LazyImage
+from prancimg.picture import format_of, load_picture, only_orientation, save_samples
 
-PIPE = "-"
+PREVIEW = 2
+"""Finest level of a preview: a file's first part ends there."""
 
 Run = Callable[[argparse.Namespace], None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with ``arguments`` (default: the process's own) and return its exit status."""
-    options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name is no reason to fail
+    parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    options, rest = parser.parse_known_args(arguments)
+    if len(rest) == 1 and not rest[0].startswith("-") and getattr(options, "output", "") is None:
+        options.output = rest.pop()  # argparse gives up on an optional OUT when options come before it
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         options.run(options)
         sys.stdout.flush()
@@ -55,62 +66,149 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _encode(options: argparse.Namespace) -> None:
     with _naming(options.input):
-        image = load_image(io.BytesIO(_read(options.input)))
-    _check_writable(options.output, options.input)
+        picture = load_picture(io.BytesIO(files.read(options.input)), orient=options.orientation == "apply")
+    if options.strip:
+        picture = replace(picture, metadata=only_orientation(picture.metadata))
+    _note(options, options.input, picture.notes)
+    files.check_writable(options.output, options.input)
     began = time.perf_counter()
+    target = {name: getattr(options, name) for name in ("bpp", "size", "quality", "psnr")}
+    how = {name: getattr(options, name) for name in ("model", "effort", "seed", "device")}
     with _progress(options, "encoding") as progress:
-        data = prancimg.encode(
-            image,
-            bpp=options.bpp,
-            size=options.size,
-            quality=options.quality,
-            psnr=options.psnr,
-            model=options.model,
-            effort=options.effort,
-            seed=options.seed,
-            device=options.device,
-            progress=progress,
-        )
-    _write(options.output, data)
+        data = encode_picture(picture, target, how, progress)
+    files.write(options.output, data)
     if options.quiet:
         return
-    seconds, pixels = time.perf_counter() - began, image.shape[0] * image.shape[1]
-    error = np.asarray(prancimg.decode(data, max_pixels=None), np.float64) - image
-    psnr = 10 * np.log10(255**2 / max(float(np.square(error).mean()), 1e-10))
-    _say(f"{options.output}: {len(data)} bytes, {8 * len(data) / pixels:.4f} bpp, {psnr:.2f} dB, {seconds:.1f} s")
-    wanted = options.size or (options.bpp and options.bpp * pixels / 8)
+    seconds, (height, width) = time.perf_counter() - began, picture.colors.shape[:2]
+    wanted = options.size or (options.bpp and options.bpp * height * width / 8)
+    _say(
+        f"{options.output}: {len(data)} bytes, {8 * len(data) / (height * width):.4f} bpp, "
+        f"{psnr_of(data, picture):.2f} dB, {seconds:.1f} s"
+    )
     if wanted and len(data) < 0.97 * wanted:
         _say(f"{options.output}: smaller than asked for: more bits would not make the picture better")
     if options.verbose:
-        for name, value in prancimg.info(data).items():
-            _say(f"  {name}: {value}")
+        for line in report(prancimg.info(data)):
+            _say(line)
 
 
 def _decode(options: argparse.Namespace) -> None:
+    kind = format_of(options.format) if options.format else None
     output = options.output
     if output is None:
-        output = PIPE if options.input == PIPE else str(Path(options.input).with_suffix(".png"))
-    _check_writable(output, options.input)
+        ending = f".{options.format.lower().removeprefix('.')}" if options.format else ".png"
+        output = files.PIPE if options.input == files.PIPE else str(Path(options.input).with_suffix(ending))
+    if kind is None:
+        kind = "PNG" if output == files.PIPE else format_of(Path(output).suffix)
+    files.check_writable(output, options.input)
     began = time.perf_counter()
-    with _naming(options.input), _warnings(options):
-        picture = prancimg.decode(
-            _read_prc(options.input), max_pixels=options.max_pixels, allow_partial=options.allow_partial
+    with _naming(options.input):
+        data = files.read_prc(options.input)
+        picture = prancimg.open(data, max_pixels=options.max_pixels, allow_partial=options.allow_partial)
+        samples = picture.array(
+            _size(picture, options), options.crop, level=PREVIEW if options.preview else 0, depth=options.depth
         )
-    _write(output, save_image(picture, ".png" if output == PIPE else Path(output).suffix))
+    metadata = only_orientation(picture.extras.metadata) if options.strip else picture.extras.metadata
+    data, notes = save_samples(samples, metadata, kind)
+    files.write(output, data)
+    if picture.damage:
+        _say(f"prancimg: {'standard input' if options.input == files.PIPE else options.input}: {picture.damage}")
+    _note(options, output, notes)
     if options.verbose:
-        _say(f"{output}: {picture.width} x {picture.height}, {time.perf_counter() - began:.2f} s")
+        _say(f"{output}: {samples.shape[1]} x {samples.shape[0]}, {time.perf_counter() - began:.2f} s")
+
+
+def _size(picture: LazyImage, options: argparse.Namespace) -> tuple[int, int] | None:
+    if options.scale is None:
+        return None
+    width, height = options.crop[2:] if options.crop else picture.size
+    return max(1, round(options.scale * width)), max(1, round(options.scale * height))
 
 
 def _info(options: argparse.Namespace) -> None:
     with _naming(options.input):
-        facts = prancimg.info(_read_prc(options.input))
-    if options.json:
-        print(json.dumps(facts, indent=2))
-        return
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{part} {size} bytes" for part, size in value.items())
-        print(f"{name:13}{f'{value:.4f}' if isinstance(value, float) else value}")
+        facts = prancimg.info(files.read_prc(options.input))
+    print(json.dumps(facts, indent=2) if options.json else "\n".join([options.input, *report(facts)]))
+
+
+def report(facts: Mapping[str, Any]) -> list[str]:
+    """What :func:`prancimg.info` says, as lines to read."""
+    pixels, parts = facts["width"] * facts["height"], facts["segments"]
+    network = f"{facts['layers']} x {facts['hidden']} sine units"
+    start = f"prior {facts['prior']}" if facts["prior"] else f"a start drawn from seed {facts['seed']}"
+    lines = [
+        f"  size        {facts['width']} x {facts['height']}, {facts['mode']}, {facts['depth']} bits a sample",
+        f"  file        {facts['bytes']} bytes, {facts['bpp']:.4f} bits per pixel",
+        f"  preset      {facts['model']}: {network}, {start}",
+        f"  network     D = {facts['parameters']} parameters, moved by k = {facts['coefficients']} coefficients "
+        f"({facts['basis']} basis, seed {facts['seed']})",
+    ]
+    if facts["symbols"]:
+        lines.append(
+            f"  field       {facts['symbols']} integers in {facts['levels']} levels, {facts['channels']} channels"
+        )
+    held = [f"{what.upper()} {size} bytes" for what, size in facts["metadata"].items() if size]
+    if held:
+        lines.append(f"  metadata    {', '.join(held)}")
+    lines += [
+        f"  checks      format version {facts['version']}, {len(parts)} checksums: all good",
+        "",
+        f"  {'part':24}{'bytes':>9}{'bits':>10}{'bpp':>9}{'share':>8}",
+    ]
+    rows, above = [("container", facts["bytes"] - sum(parts.values()))], facts["levels"]
+    for name, size in parts.items():
+        level = name.removeprefix("field_")
+        if level != name:
+            first, name = int(level), f"field, level {level}"
+            if above > first + 1:
+                name = f"field, levels {above - 1} to {first}"
+            above = first
+        rows.append((name, size))
+    for name, size in rows:
+        share = f"{100 * size / facts['bytes']:.1f} %"
+        lines.append(f"  {name:24}{size:>9}{8 * size:>10}{8 * size / pixels:>9.4f}{share:>8}")
+    return lines
+
+
+def _batch(options: argparse.Namespace) -> None:
+    from prancimg import batch
+
+    how = {name: getattr(options, name) for name in ("model", "effort", "seed", "device")}
+    target = {name: getattr(options, name) for name in ("bpp", "size", "quality", "psnr")}
+    plan = batch.plan(
+        options.input,
+        Path(options.output),
+        target,
+        how,
+        orient=options.orientation == "apply",
+        strip=options.strip,
+        resume=options.resume,
+    )
+    outcomes = batch.run(plan, options.jobs, options.cluster, quiet=options.quiet)
+    summary = options.summary or str(Path(options.output) / "summary.csv")
+    files.write(summary, batch.summary(outcomes, Path(summary).suffix))
+    failed = sum(bool(outcome.error) for outcome in outcomes)
+    if not options.quiet:
+        _say(f"{batch.totals(outcomes)}; {summary}")
+    if failed:
+        raise PrancImgError(f"{failed} of {len(outcomes)} files failed; {summary} says why")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from prancimg import compare
+
+    files.check_writable(options.output)
+    page, rows = compare.page(options.original, options.input)
+    files.write(options.output, page)
+    if not options.quiet:
+        for line in rows:
+            _say(line)
+
+
+def _completion(options: argparse.Namespace) -> None:
+    from argcomplete.shell_integration import shellcode
+
+    print(shellcode(["prancimg"], shell=options.shell))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -118,7 +216,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-V", "--version", action="version", version=f"prancimg {prancimg.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Run, text: str, epilog: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: Run, text: str, epilog: str, input: str = "a file, or - for standard input"
+    ) -> argparse.ArgumentParser:
         added = commands.add_parser(
             name,
             help=text,
@@ -128,8 +228,46 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         added.set_defaults(run=run)
-        added.add_argument("input", metavar="IN", help="a file, or - for standard input")
+        if input:
+            added.add_argument("input", metavar="IN", help=input)
         return added
+
+    def wishes(added: argparse.ArgumentParser) -> None:
+        target = added.add_mutually_exclusive_group()
+        target.add_argument("--bpp", type=_number(float, 1e-6), metavar="R", help="bits per pixel of the file, at most")
+        target.add_argument("--size", type=_number(int, 1), metavar="BYTES", help="bytes of the file, at most")
+        target.add_argument("-q", "--quality", type=_number(float, 0, 100), metavar="Q", help="0 to 100 (default: 50)")
+        target.add_argument("--psnr", type=_number(float, 1, 100), metavar="DB", help="at least this, in few bytes")
+        added.add_argument(
+            "-m",
+            "--model",
+            choices=["field", "siren"],
+            default="field",
+            help="field: local features (default); siren: one global network",
+        )
+        added.add_argument(
+            "-e",
+            "--effort",
+            type=int,
+            choices=range(1, 10),
+            default=5,
+            metavar="1..9",
+            help="1 fast, 9 best (default: 5)",
+        )
+        added.add_argument(
+            "--seed",
+            type=_number(int, 0, 2**32 - 1),
+            metavar="N",
+            help="basis seed (default: 0; siren: the best of a few)",
+        )
+        added.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to fit")
+        added.add_argument("--strip", action="store_true", help="leave out colour profile, EXIF and XMP")
+        added.add_argument(
+            "--orientation",
+            choices=["apply", "keep"],
+            default="apply",
+            help="the EXIF orientation: turn the picture upright (default), or keep pixels and tag",
+        )
 
     def talk(added: argparse.ArgumentParser) -> None:
         group = added.add_mutually_exclusive_group()
@@ -143,34 +281,26 @@ def _parser() -> argparse.ArgumentParser:
         "examples:\n  prancimg encode photo.png photo.prc --bpp 0.1\n  prancimg encode - - --size 5000 <a.png >a.prc",
     )
     encode.add_argument("output", metavar="OUT", help="a file, or - for standard output")
-    target = encode.add_mutually_exclusive_group()
-    target.add_argument("--bpp", type=_number(float, 1e-6), metavar="R", help="bits per pixel of the file, at most")
-    target.add_argument("--size", type=_number(int, 1), metavar="BYTES", help="bytes of the file, at most")
-    target.add_argument("-q", "--quality", type=_number(float, 0, 100), metavar="Q", help="0 to 100 (default: 50)")
-    target.add_argument("--psnr", type=_number(float, 1, 100), metavar="DB", help="at least this, in few bytes")
-    encode.add_argument(
-        "-m",
-        "--model",
-        choices=["field", "siren"],
-        default="field",
-        help="field: local features (default); siren: one global network",
-    )
-    encode.add_argument(
-        "-e", "--effort", type=int, choices=range(1, 10), default=5, metavar="1..9", help="1 fast, 9 best (default: 5)"
-    )
-    encode.add_argument(
-        "--seed", type=_number(int, 0, 2**32 - 1), metavar="N", help="basis seed (default: 0; siren: the best of a few)"
-    )
-    encode.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to fit")
+    wishes(encode)
     talk(encode)
 
     decode = command(
         "decode",
         _decode,
         "render a .prc file to an image file",
-        "examples:\n  prancimg decode photo.prc\n  prancimg decode photo.prc photo.webp",
+        "examples:\n  prancimg decode photo.prc\n  prancimg decode photo.prc photo.webp\n"
+        "  prancimg decode photo.prc detail.png --crop 100,50,64,64 --scale 8\n"
+        "  prancimg decode photo.prc - --preview --format jpeg >small.jpg",
     )
     decode.add_argument("output", metavar="OUT", nargs="?", help="format by its ending (default: IN with .png)")
+    decode.add_argument(
+        "--format", metavar="NAME", help="png, jpeg, webp, avif, tiff, ppm, qoi, ...: whatever the ending"
+    )
+    decode.add_argument("--scale", type=_number(float, 1e-4), metavar="S", help="so many times the size, e.g. 2.5")
+    decode.add_argument("--crop", type=_region, metavar="X,Y,W,H", help="this part only, in pixels of the picture")
+    decode.add_argument("--preview", action="store_true", help="from the coarse levels only, a quarter of the size")
+    decode.add_argument("--depth", type=int, choices=[8, 16], help="bits a sample (default: those of the original)")
+    decode.add_argument("--strip", action="store_true", help="leave out colour profile, EXIF and XMP")
     decode.add_argument(
         "--max-pixels", type=_number(int, 1), metavar="N", default=178_956_970, help="refuse larger pictures"
     )
@@ -181,7 +311,54 @@ def _parser() -> argparse.ArgumentParser:
 
     information = command("info", _info, "print what a .prc file says of itself", "example:\n  prancimg info photo.prc")
     information.add_argument("--json", action="store_true", help="for machines")
+
+    several = command(
+        "batch",
+        _batch,
+        "encode many images",
+        "examples:\n  prancimg batch photos/ small/ --bpp 0.5 --jobs 4\n"
+        "  prancimg batch 'photos/**/*.png' small/ --resume --summary small.json\n"
+        "  prancimg batch photos/ small/ --cluster tcp://scheduler:8786",
+        "a folder, or a pattern such as 'photos/**/*.png' in quotes",
+    )
+    several.add_argument("output", metavar="OUT_DIR", help="a folder; inputs keep their places in it")
+    wishes(several)
+    where = several.add_mutually_exclusive_group()
+    where.add_argument("-j", "--jobs", type=_number(int, 1), metavar="N", default=1, help="processes (default: 1)")
+    where.add_argument("--cluster", metavar="ADDRESS", help="an existing Dask cluster, e.g. tcp://scheduler:8786")
+    several.add_argument("--resume", action="store_true", help="skip inputs whose whole, newer output is there")
+    several.add_argument("--summary", metavar="FILE", help=".csv or .json (default: OUT_DIR/summary.csv)")
+    several.add_argument("--quiet", action="store_true", help="say nothing but errors")
+
+    beside = command(
+        "compare",
+        _compare,
+        "make a page that shows an original beside other files",
+        "example:\n  prancimg compare photo.png photo.prc photo.avif -o report.html",
+        "",
+    )
+    beside.add_argument("original", metavar="ORIGINAL", help="an image file")
+    beside.add_argument("input", metavar="IN", nargs="+", help=".prc files and other images of the same size")
+    beside.add_argument("-o", "--output", metavar="OUT", default="report.html", help="default: report.html")
+    beside.add_argument("--quiet", action="store_true", help="say nothing but errors")
+
+    completion = command(
+        "completion",
+        _completion,
+        "print what teaches a shell to complete this command",
+        'examples:\n  eval "$(prancimg completion bash)"        # in ~/.bashrc, likewise zsh in ~/.zshrc\n'
+        "  prancimg completion fish >~/.config/fish/completions/prancimg.fish",
+        "",
+    )
+    completion.add_argument("shell", choices=["bash", "zsh", "fish"])
     return parser
+
+
+def _region(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text} is not X,Y,W,H in whole numbers")
+    return tuple(map(int, parts))
 
 
 def _number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
@@ -203,17 +380,7 @@ def _naming(name: str) -> Iterator[None]:
     try:
         yield
     except PrancImgError as error:
-        raise PrancImgError(f"{'standard input' if name == PIPE else name}: {error}") from error
-
-
-@contextlib.contextmanager
-def _warnings(options: argparse.Namespace) -> Iterator[None]:
-    """Say the library's warnings about the input in the command's own way."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        yield
-    for warning in caught:
-        _say(f"prancimg: {'standard input' if options.input == PIPE else options.input}: {warning.message}")
+        raise PrancImgError(f"{'standard input' if name == files.PIPE else name}: {error}") from error
 
 
 @contextlib.contextmanager
@@ -232,72 +399,10 @@ def _progress(options: argparse.Namespace, label: str) -> Iterator[Callable[[flo
         yield advance
 
 
-def _read(name: str) -> bytes:
-    return sys.stdin.buffer.read() if name == PIPE else Path(name).read_bytes()
-
-
-def _read_prc(name: str) -> bytes:
-    if name == PIPE:
-        return read_prc(sys.stdin.buffer)
-    with Path(name).open("rb") as file:
-        return read_prc(file)
-
-
-def _write(name: str, data: bytes) -> None:
-    """Write all of a file or nothing: through a temporary neighbour that takes its place at the end."""
-    if name == PIPE:
-        if sys.stdout.isatty():
-            raise PrancImgError("will not write binary data to a terminal; name a file or use a pipe")
-        sys.stdout.buffer.write(data)
-        return
-    path = Path(os.path.realpath(name))  # a link stays a link
-    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-        path.write_bytes(data)  # a device or a named pipe cannot be replaced
-        return
-    try:
-        umask = os.umask(0)
-        os.umask(umask)
-        _replace(path, data, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, name) from error
-
-
-def _replace(path: Path, data: bytes, mode: int) -> None:
-    """Put a whole new file in the place of ``path``. Until it is whole it has no name, where the system can do that,
-    so that not even a process that is killed leaves anything behind."""
-    temporary = str(path.with_name(f".{path.name}.{secrets.token_hex(8)}"))
-    handle = None
-    if hasattr(os, "O_TMPFILE") and Path("/proc/self/fd").is_dir():
-        with contextlib.suppress(OSError):  # not on every file system
-            handle = os.open(path.parent, os.O_WRONLY | os.O_TMPFILE, 0o600)
-    nameless = handle is not None
-    if handle is None:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(handle)
-            os.chmod(handle if nameless else temporary, mode)
-            if nameless:
-                os.link(f"/proc/self/fd/{handle}", temporary, src_dir_fd=handle)  # only then it follows the link
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def _check_writable(name: str, source: str) -> None:
-    """Fail before the work, not after it."""
-    path = Path(os.path.realpath(name))
-    if name == PIPE or (path.exists() and not stat.S_ISREG(path.stat().st_mode)):
-        return
-    if not os.access(path.parent, os.W_OK):
-        number = errno.EACCES if path.parent.is_dir() else errno.ENOENT
-        raise OSError(number, os.strerror(number), str(path.parent))
-    if source != PIPE and path.exists() and path.samefile(source):
-        raise PrancImgError(f"{name}: the output would take the place of the input")
+def _note(options: argparse.Namespace, name: str, notes: Sequence[str]) -> None:
+    if not options.quiet:
+        for note in notes:
+            _say(f"{'standard input or output' if name == files.PIPE else name}: {note}")
 
 
 def _say(text: str) -> None:

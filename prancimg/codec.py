@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
-import struct
+import math
 import warnings
-import zlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from prancimg import decoder
+from prancimg import bitstream, decoder
 from prancimg.basis import Kind
-from prancimg.bitstream import MAX_FILE, MAX_PIXELS, SIGNATURE, VERSION, Segment
+from prancimg.bitstream import MAX_PIXELS, VERSION, Segment
 from prancimg.errors import PrancImgError
+from prancimg.extras import MARGIN, Alpha, Extras, plane_to_png
+from prancimg.lazy import DataLike, open_image, read_bytes
+from prancimg.picture import ImageLike, Picture, load_picture, only_orientation
 
-ImageLike = str | os.PathLike[str] | BinaryIO | Image.Image | np.ndarray
-DataLike = bytes | bytearray | memoryview | str | os.PathLike[str]
+if TYPE_CHECKING:
+    from prancimg.encoder import Options, Target
+
+ALPHA_SHARE, ALPHA_BPP = 0.3, 0.15
+"""What lossless transparency may take: a share of the bytes asked for, or bits per pixel where none are."""
 
 
 def encode(
@@ -35,6 +37,11 @@ def encode(
     effort: int = 5,
     seed: int | None = None,
     device: str = "auto",
+    orient: bool = True,
+    strip: bool = False,
+    icc_profile: bytes | None = None,
+    exif: bytes | None = None,
+    xmp: bytes | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> bytes:
     """Fit a network to a picture and return the bytes of its .prc file.
@@ -42,8 +49,9 @@ def encode(
     At most one of ``bpp``, ``size``, ``quality`` and ``psnr`` may be given; without any, ``quality`` is 50.
 
     Args:
-        image: a path, an open file, a Pillow image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4). Everything
-            becomes 8-bit RGB; transparency is flattened onto white.
+        image: a path, an open file, a Pillow image, or a uint8 or uint16 array (H, W), (H, W, 3) or (H, W, 4). Grey
+            stays grey, transparency stays, palettes and CMYK become RGB; 16 bits a sample are used where they can be
+            read (arrays and grey always, other PNG and TIFF files with the extra ``deep``).
         bpp: bits per pixel of the whole file: never more, and at least 97 % of it where the picture can use them.
         size: bytes of the whole file, likewise.
         quality: 0 (smallest) to 100, in even steps of the logarithm of the price of a bit.
@@ -52,28 +60,109 @@ def encode(
         effort: 1 (fastest) to 9 (best).
         seed: of the basis, 0 to 2**32-1; by default 0, and for ``siren`` from effort 5 the best of a few.
         device: ``auto``, ``cpu`` or ``cuda``, where the fit runs.
+        orient: turn the picture upright by its EXIF orientation; otherwise pixels and EXIF stay as they are.
+        strip: leave out colour profile, EXIF (but for an orientation that was not applied) and XMP.
+        icc_profile, exif, xmp: bytes to carry instead of the image's own; ``b""``: none.
         progress: called with the fraction done, 0 to 1.
 
     Raises:
         PrancImgError: not an image, a rate out of reach, no such device.
         OSError: a file that cannot be read.
     """
-    from prancimg import encoder  # the only way to torch, which takes seconds to import
+    picture = load_picture(image, orient=orient)
+    metadata = only_orientation(picture.metadata) if strip else picture.metadata
+    given = {"icc": icc_profile, "exif": exif and exif.removeprefix(b"Exif\0\0"), "xmp": xmp}
+    metadata = replace(metadata, **{name: data for name, data in given.items() if data is not None})
+    return encode_picture(
+        replace(picture, metadata=metadata),
+        {"bpp": bpp, "size": size, "quality": quality, "psnr": psnr},
+        {"model": model, "effort": effort, "seed": seed, "device": device},
+        progress,
+    )
 
-    target = encoder.Target(bpp=bpp, size=size, quality=quality, psnr=psnr)
-    options = encoder.Options(model=model, effort=effort, seed=seed, device=device)
-    pixels = load_image(image)
+
+def encode_picture(
+    picture: Picture,
+    target: Mapping[str, Any],
+    options: Mapping[str, Any],
+    progress: Callable[[float], None] | None = None,
+) -> bytes:
+    """:func:`encode` for a picture that is loaded already; ``target`` and ``options`` are named as there."""
     try:
-        return encoder.encode_array(pixels, target, options, progress)
+        return _encode_picture(picture, target, options, progress)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch's word for it
             raise
-        extent = f"{pixels.shape[1]} x {pixels.shape[0]}"
+        extent = f"{picture.colors.shape[1]} x {picture.colors.shape[0]}"
         raise PrancImgError(f"there is not enough memory to encode a picture of {extent} pixels") from error
 
 
+def _encode_picture(
+    picture: Picture,
+    target: Mapping[str, Any],
+    options: Mapping[str, Any],
+    progress: Callable[[float], None] | None,
+) -> bytes:
+    from prancimg import encoder  # the only way to torch, which takes seconds to import
+
+    wanted, how = encoder.Target(**target), encoder.Options(**options)
+    pixels = picture.colors.shape[0] * picture.colors.shape[1]
+    size = wanted.size if wanted.size is not None or wanted.bpp is None else math.floor(wanted.bpp * pixels / 8)
+    alpha, share = None, 0.0
+    if picture.alpha is not None:
+        share = 0.3 if progress else 0.0
+
+        def first(done: float) -> None:
+            if progress:
+                progress(share * done)
+
+        alpha = _coded_alpha(picture.alpha, size, wanted, how, first)
+
+    def rest(done: float) -> None:
+        if progress:
+            progress(share + (1 - share) * done)
+
+    extras = Extras(picture.samples, alpha, picture.metadata).segments()
+    tail = bitstream.write(extras)[len(bitstream.SIGNATURE) + 1 :]
+    if not tail:
+        return encoder.encode_array(picture.colors, wanted, how, progress)
+    if size is not None:
+        if size <= len(tail):
+            raise PrancImgError(f"{size} bytes are too few: transparency and metadata alone take {len(tail)}")
+        wanted = encoder.Target(size=size - len(tail))
+    try:
+        return encoder.encode_array(picture.colors, wanted, how, rest) + tail
+    except PrancImgError as error:
+        raise PrancImgError(f"{error} (beside {len(tail)} of transparency and metadata)") from error
+
+
+def _coded_alpha(
+    plane: np.ndarray, size: int | None, target: Target, options: Options, progress: Callable[[float], None]
+) -> Alpha:
+    """Without loss where that is cheap, as it is for flat shapes; by a field of its own otherwise."""
+    from prancimg import encoder
+
+    if plane.min() == plane.max():
+        return Alpha(flat=int(plane[0, 0]) * (257 if plane.dtype == np.uint8 else 1))
+    png = plane_to_png(plane)
+    most = ALPHA_SHARE * size if size is not None else ALPHA_BPP * plane.size / 8
+    if len(png) <= most:
+        return Alpha(png=png)
+    opacity = plane.astype(np.float32) / np.iinfo(plane.dtype).max
+    shrunk = np.where((plane == 0) | (opacity == 1), opacity, (opacity + MARGIN) / (1 + 2 * MARGIN))
+    colors = np.ascontiguousarray(np.broadcast_to(255 * shrunk[:, :, None], (*plane.shape, 3)))
+    own = target if size is None else encoder.Target(size=math.floor(most))
+    try:
+        prc = encoder.encode_array(colors, own, replace(options, model="field"), progress)
+    except PrancImgError:  # not even possible in so few bytes
+        return Alpha(png=png)
+    return Alpha(prc=prc) if len(prc) < len(png) else Alpha(png=png)
+
+
 def decode(source: DataLike, *, max_pixels: int | None = MAX_PIXELS, allow_partial: bool = False) -> Image.Image:
-    """The picture in a .prc file (bytes, or a path): an RGB Pillow image.
+    """The picture in a .prc file (bytes, or a path): a Pillow image of mode RGB, RGBA, L, LA or (16 bits) I;16.
+
+    Colour of 16 bits comes as 8, because Pillow has no such mode; ``prancimg.open(source).array()`` has it all.
 
     Args:
         source: the file.
@@ -86,34 +175,39 @@ def decode(source: DataLike, *, max_pixels: int | None = MAX_PIXELS, allow_parti
             the memory there is.
         OSError: a file that cannot be read.
     """
-
-    def warn(text: str) -> None:
-        warnings.warn(text, stacklevel=3)
-
-    with _contained():
-        return Image.fromarray(decoder.decode_array(_bytes(source), max_pixels, warn if allow_partial else None))
+    lazy = open_image(source, max_pixels=max_pixels, allow_partial=allow_partial)
+    picture = lazy.render()
+    if lazy.damage:
+        warnings.warn(lazy.damage, stacklevel=2)
+    return picture
 
 
 def info(source: DataLike) -> dict[str, Any]:
     """What a .prc file (bytes, or a path) says of itself, without rendering it. All checksums are verified."""
-    with _contained():
-        data = _bytes(source)
-        header, segments = decoder.read_header(data, None)
+    data = read_bytes(source)
+    header, segments = decoder.read_header(data, None)
+    extras = Extras.read(segments)
     return {
         "format": "prc",
         "version": VERSION,
         "width": header.width,
         "height": header.height,
+        "mode": extras.mode,
+        "depth": extras.samples.depth,
         "bytes": len(data),
         "bpp": 8 * len(data) / (header.width * header.height),
         "model": "field" if header.channels else "siren",
         "hidden": header.hidden,
         "layers": header.layers,
+        "channels": header.channels,
+        "levels": header.pyramid.levels if header.channels else 0,
         "parameters": sum(header.siren.sizes),
         "coefficients": sum(coded.k for coded in header.tensors),
+        "symbols": sum(grid.count for grid in header.pyramid.grids) if header.channels else 0,
         "basis": Kind(header.kind).name.lower(),
         "seed": header.seed,
         "prior": header.prior,
+        "metadata": {what: len(getattr(extras.metadata, what)) for what in ("icc", "exif", "xmp")},
         "segments": {
             Segment(kind).name.lower() if kind in Segment.__members__.values() else str(kind): len(payload)
             for kind, payload in segments.items()
@@ -121,67 +215,19 @@ def info(source: DataLike) -> dict[str, Any]:
     }
 
 
+def psnr_of(data: bytes, picture: Picture) -> float:
+    """How near the colours of a file are to the picture it was made of, in dB over RGB."""
+    decoded = open_image(data, max_pixels=None).array(depth=picture.samples.depth)
+    colors = decoded[:, :, : 1 if picture.samples.grey else 3] / (257 if decoded.dtype == np.uint16 else 1)
+    error = float(np.square(colors - picture.colors).mean())
+    return 10 * math.log10(255**2 / max(error, 1e-10))
+
+
 def load_image(image: ImageLike) -> np.ndarray:
     """Anything :func:`encode` takes, as (H, W, 3) uint8 RGB, upright, with transparency flattened onto white."""
-    try:
-        if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8:
-                raise PrancImgError(f"the array holds {image.dtype}, not uint8")
-            if image.size == 0 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):
-                raise PrancImgError(f"an array of shape {image.shape} is not a picture: (H, W), (H, W, 3) or (H, W, 4)")
-            image = Image.fromarray(image)
-        elif not isinstance(image, Image.Image):
-            image = Image.open(image)
-        image = ImageOps.exif_transpose(image)
-        if image.has_transparency_data:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        return np.asarray(image.convert("RGB"))
-    except UnidentifiedImageError as error:
-        raise PrancImgError("not an image in any format that Pillow reads") from error
-    except Image.DecompressionBombError as error:
-        raise PrancImgError(str(error)) from error
-    except PrancImgError:
-        raise
-    except (SyntaxError, ValueError, LookupError, EOFError, struct.error, zlib.error) as error:
-        raise PrancImgError(f"the image is broken: {error}") from error  # all of them Pillow's words for that
-    except MemoryError as error:
-        raise PrancImgError("there is not enough memory to read the image") from error
-    except OSError as error:
-        if error.errno is None:  # the file could be read, the picture in it could not
-            raise PrancImgError(f"the image is broken: {error}") from error
-        raise
-
-
-def save_image(picture: Image.Image, suffix: str) -> bytes:
-    """A picture as the bytes of an image file, the format chosen by a file name's suffix such as ``.png``."""
-    kind = Image.registered_extensions().get(suffix.lower())
-    if kind is None or kind not in Image.SAVE:
-        raise PrancImgError(f"no image format for the ending {suffix!r}")
-    buffer = io.BytesIO()
-    try:
-        picture.save(buffer, kind)
-    except (OSError, KeyError, ValueError) as error:
-        raise PrancImgError(f"cannot write {kind}: {error}") from error
-    return buffer.getvalue()
-
-
-def _bytes(source: DataLike) -> bytes:
-    if not isinstance(source, str | os.PathLike):
-        return bytes(source)
-    with Path(source).open("rb") as file:
-        return read_prc(file)
-
-
-def read_prc(file: BinaryIO) -> bytes:
-    """What there is in an open file, but not what cannot be a .prc file: neither much of it nor for long."""
-    start = file.read(len(SIGNATURE))
-    return start + file.read(MAX_FILE + 1 - len(start)) if start == SIGNATURE else start
-
-
-@contextlib.contextmanager
-def _contained() -> Iterator[None]:
-    """Turn what a file can provoke below into the one family of exceptions."""
-    try:
-        yield
-    except MemoryError as error:
-        raise PrancImgError("there is not enough memory to decode this picture") from error
+    picture = load_picture(image)
+    colors, alpha = picture.colors, picture.alpha
+    if alpha is not None:
+        share = alpha[:, :, None] / np.iinfo(alpha.dtype).max
+        colors = share * colors + (1 - share) * 255
+    return np.asarray(np.rint(colors), np.uint8)

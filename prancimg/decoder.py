@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,10 +58,11 @@ class Model:
 def read_header(data: bytes, max_pixels: int | None = bitstream.MAX_PIXELS) -> tuple[Header, dict[int, bytes]]:
     """The checked header and all segments of a file."""
     segments = bitstream.read(data)
-    return _header(segments, max_pixels), segments
+    return checked_header(segments, max_pixels), segments
 
 
-def _header(segments: Mapping[int, bytes], max_pixels: int | None) -> Header:
+def checked_header(segments: Mapping[int, bytes], max_pixels: int | None) -> Header:
+    """The header, if the picture has no more than ``max_pixels`` pixels."""
     header = Header.unpack(segments[Segment.HEADER])
     if max_pixels is not None and header.width * header.height > max_pixels:
         raise PrancImgError(
@@ -76,33 +77,14 @@ def read_coefficients(header: Header, segments: Mapping[int, bytes]) -> list[np.
     return [decoder.take(coded.k, coded.scale) for coded in header.tensors]
 
 
-def decode_array(
-    data: bytes,
-    max_pixels: int | None = bitstream.MAX_PIXELS,
-    on_damage: Callable[[str], None] | None = None,
-) -> np.ndarray:
-    """The picture in a .prc file: (height, width, 3) uint8 sRGB. Raises PrancImgError on anything else.
-
-    With ``on_damage``, a file whose end is damaged or missing gives the softer picture that its beginning describes,
-    and ``on_damage`` is told what is missing.
-    """
-    segments, damage = bitstream.salvage(data)
-    if damage and not on_damage:
-        raise damage.error
-    header = _header(segments, max_pixels)
+def decode_array(data: bytes, max_pixels: int | None = bitstream.MAX_PIXELS) -> np.ndarray:
+    """The colours in a .prc file: (height, width, 3) uint8 sRGB. Raises PrancImgError on anything else."""
+    header, segments = read_header(data, max_pixels)
     model = Model.of(header)
     theta = model.parameters(read_coefficients(header, segments), header.tensors)
     if not header.channels:
-        if on_damage and damage:
-            on_damage(str(damage.error))
         return render(model.siren, theta, header.height, header.width)
-    np.empty(BYTES_A_PIXEL * header.width * header.height, np.uint8)  # if there is too little memory, say so at once
-    q, missing = read_field_beginning(header, segments, theta, damage)
-    if missing and not on_damage:
-        raise PrancImgError(f"the file is cut short: {missing}")
-    if on_damage and (damage or missing):
-        reason = str(damage.error) if damage else "the file is cut short"
-        on_damage(f"{reason}; {missing or 'the picture is whole'}")
+    q = read_field(header, segments, theta)
     return render_field(model.siren, theta, header.pyramid, q, step_value(header.step), header.rate)
 
 
@@ -115,11 +97,15 @@ def read_field(header: Header, segments: Mapping[int, bytes], theta: Mapping[str
 
 
 def read_field_beginning(
-    header: Header, segments: Mapping[int, bytes], theta: Mapping[str, np.ndarray], damage: Damage | None
+    header: Header,
+    segments: Mapping[int, bytes],
+    theta: Mapping[str, np.ndarray],
+    damage: Damage | None,
+    finest: int = 0,
 ) -> tuple[Coefficients, str]:
-    """All grids, and what is missing of them, if anything: what does not arrive before the damage is 0.
+    """The grids of the levels from ``finest`` up, and what is missing of them, in words.
 
-    Segment number l of the field holds the levels from l up to the coarser one before.
+    What does not come before the damage is 0. Segment l of the field holds the levels from l to the coarser one before.
     """
     kinds = [kind for kind in segments if Segment.FIELD_0 <= kind <= Segment.FIELD_6]
     if kinds != sorted(kinds, reverse=True):
@@ -129,6 +115,8 @@ def read_field_beginning(
     above, lacks = pyramid.levels, []
     for level in reversed(range(pyramid.levels)):
         kind, levels = Segment.FIELD_0 + level, range(level, above)
+        if above <= finest:
+            break
         if kind in segments:
             q |= context.decode_field(pyramid, segments[kind], nets, levels, q)
             above = level
@@ -136,11 +124,12 @@ def read_field_beginning(
             q |= context.decode_field(pyramid, damage.begun, nets, levels, q, whole=False)
             lacks.append(f"part of {_named(levels)}")
             break
-    lost = [grid for grid in pyramid.grids if grid.key not in q]
+    lost = [grid for grid in pyramid.grids if grid.key not in q and grid.level >= finest]
     if lost:
         share = sum(grid.count for grid in lost) / sum(grid.count for grid in pyramid.grids)
         lacks.append(f"{_named(sorted({grid.level for grid in lost}))} ({100 * share:.0f} % of its coefficients)")
     q |= {grid.key: np.zeros((grid.height, grid.width), np.int32) for grid in lost}
+    q = {key: grid for key, grid in q.items() if key[1] >= finest}
     return q, f"its field lacks {' and '.join(lacks)}" if lacks else ""
 
 

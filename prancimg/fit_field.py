@@ -34,22 +34,25 @@ PRICES = (4e-6, 0.24)
 """What a bit a pixel may cost in squared error on samples from 0 to 1."""
 RATES = 75, 192
 """The rate indices of the prices that the prior was trained at."""
-RATE, NETWORK_RATE = 0.08, 1.2e-2
+RATE, NETWORK_RATE = 0.25, 1.2e-2
 """Learning rates: of the grids in units of the step, of the networks."""
-SHRINK = 0.4
+SHRINK = 0.3
 """What the analytic start's coefficients are moved towards zero by."""
 SCOUTS, SHORT = 2, 1.15
-"""Short fits in search of a price, and their bits relative to those of the whole fit at the same price."""
+"""Short fits of tiles in search of a price, and their bits relative to those of whole fits at the same price."""
 SURPLUS = 1.4
 """The bits of the start, relative to those of the fit, at the same price."""
-LANDED = -0.025, -0.002
-"""Where the logarithm of a steered fit's bits, relative to those asked for, is to end."""
+STEERED = 0.5
+"""Share of the steps after which the price moves: before, bits tell little about those at the end."""
+LANDED = -0.025, 0.03
+"""Where the logarithm of a steered fit's bits, relative to those asked for, may end: an excess is rounded away."""
 HARD, HARD_NETWORKS = 0.86, 0.7
 """Shares of the steps after which the grids, and before them the networks' coefficients, are rounded."""
 FEW, MANY = 25_000, 120_000
 """Bits of a file from which pseudo-random coefficients of the networks, and from which all their weights, pay."""
 FLAWLESS = 1.5e-5
 """Mean squared error (48 dB) below which more bits are not worth having."""
+_TILE = 128
 _COARSER = 30
 """Step codes above the rate index: a field that has no time to grow starts with a coarser step than 0.04 at 1e-3."""
 DEAD_ZONES = -6.0, 10.0
@@ -185,7 +188,7 @@ def _round(y: Tensor, dead: float) -> Tensor:
 def soften(y: Tensor, part: float, generator: torch.Generator) -> Tensor:
     """Soft rounding with noise, both fading, at a share of the way to hard rounding."""
     noise = torch.empty_like(y).normal_(generator=generator).mul_(0.22 - 0.07 * part)
-    return fused.soft_round(y, noise, 0.35 - 0.27 * part)
+    return fused.soft_round(y, noise, 0.6 - 0.52 * part)
 
 
 def pace(done: float) -> float:
@@ -327,10 +330,10 @@ class GridAdam:
         gradient = self.y.grad
         assert gradient is not None
         self.time += 1
-        self.mean.lerp_(gradient, 0.1)
-        self.square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-        root = self.square.sqrt().mul_(1 / math.sqrt(1 - 0.999**self.time)).add_(1e-12)
-        self.y.addcdiv_(self.mean, root, value=-RATE * rate / (1 - 0.9**self.time))
+        self.mean.lerp_(gradient, 0.6)
+        self.square.mul_(0.99).addcmul_(gradient, gradient, value=0.01)
+        root = self.square.sqrt().mul_(1 / math.sqrt(1 - 0.99**self.time)).add_(1e-12)
+        self.y.addcdiv_(self.mean, root, value=-RATE * rate / (1 - 0.4**self.time))
         self.y.grad = None
 
 
@@ -419,53 +422,17 @@ def fit_field(
 ) -> Fitted:
     """Fit a field to a picture (H, W, 3) uint8 at a price, or without one so that its coefficients take ``bits``."""
     fused.keep_memory()
-    pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1).contiguous().to(device) / 255
+    pixels = _planes(image, device)
     generator = torch.Generator(device).manual_seed(seed)
     count = image.shape[0] * image.shape[1]
     steered = price is None
-    plan = setup.header(image, 1e-3)
-    prior, _ = Networks(Model.of(plan), plan.tensors, device).weights(False)
-
-    def spent_at(price: float, levels: tuple[int, int]) -> float:
-        """Bits that a fit at a price starts with."""
-        header = setup.header(image, price, levels)
-        canvas, step, r = Canvas(pixels, header.pyramid), step_value(header.step), relative_rate(header.rate)
-        with torch.no_grad():
-            q = _shrunk(canvas.start(prior, step, r)).round()
-            return max(float(canvas.bits(canvas.split(q), canvas.split(fused.squash(q)), prior, r)), 1e-9)
-
+    levels = setup.levels or finest_levels(bits / count)
     if price is None:
         wanted = bits
-        levels = setup.levels or finest_levels(bits / count)
-        low, high = map(math.log, PRICES)
-        if setup.levels is None:
-            while (
-                spent_at(PRICES[1], levels) > bits and levels[0] < MAX_LEVELS - 1
-            ):  # not even the highest price will do
-                levels = levels[0] + 1, max(levels[0] + 2, levels[1])
-        price = math.exp(
-            seek(
-                lambda x: math.log(spent_at(math.exp(x), levels) / (SURPLUS * bits)),
-                math.log(2e-3),
-                -0.8,
-                (low, high),
-                0.15,
-                5,
-            )
-        )
+        levels, price = _price_for(image, bits, levels, setup, iterations, device)
     else:
-        wanted = spent_at(price, setup.levels or (1, 2))
+        wanted = _Start(image, setup, device).bits(price, setup.levels or (1, 2))
         levels = setup.levels or finest_levels(wanted / count)
-    if steered:  # what a fit at this price comes to is best known from a short one
-        scout = replace(setup, levels=levels, adapted=adapted_to(wanted) if setup.adapted is None else setup.adapted)
-        for _ in range(SCOUTS):
-            found = fit_field(
-                image, seed=seed, iterations=max(4, iterations // 6), device=device, price=price, setup=scout
-            )
-            ahead = math.log(max(found.bits(0), 1e-9) / (SHORT * bits))
-            price = min(max(price * math.exp(1.4 * min(max(ahead, -1.5), 1.5)), PRICES[0]), PRICES[1])
-            if abs(ahead) < 0.2:
-                break
     iterations = round(iterations * (1.0, 1.5, 2.0)[min(levels[0], 2)])  # without the finest grids a step costs less
     adapted = adapted_to(wanted) if setup.adapted is None else setup.adapted
     header = setup.header(image, price, levels, adapted, seed)
@@ -473,7 +440,7 @@ def fit_field(
     y = pixels.new_zeros(sum(grid.count for grid in canvas.pyramid.grids))
     if setup.analytic:
         with torch.no_grad():
-            y = _shrunk(canvas.start(prior, step_value(header.step), relative_rate(header.rate)))
+            y = start(canvas, networks.start, header)
     adam = GridAdam(y)
     spent_mean, shift, repeats, i, seen = 0.0, 0.0, 0, 0, 0.0
     fixed: Tensor | None = None
@@ -493,11 +460,11 @@ def fit_field(
                 now = state()
                 off = math.log(max(now.bits(0), 1e-9) / bits)
                 at_bound = price <= PRICES[0] * 1.01 if off < 0 else price >= PRICES[1] * 0.99
-                if not LANDED[0] < off < LANDED[1] and repeats < 2 and not at_bound:  # a change of rounding costs more
+                if not LANDED[0] < off < LANDED[1] and repeats < 1 and not at_bound:  # a change of rounding costs more
                     repeats, i = repeats + 1, round((HARD - 0.2) * iterations)
-                    price = min(max(price * math.exp(2.5 * (off - sum(LANDED) / 2)), PRICES[0]), PRICES[1])
+                    price = min(max(price * math.exp(2.5 * (off + 0.01)), PRICES[0]), PRICES[1])
                     continue
-                shift = _land(now, math.log(bits), 0.012) if off > LANDED[1] or at_bound else 0.0
+                shift = _land(now, math.log(bits), 0.012) if off > 0 or at_bound else 0.0
             header, scale = _coarser(header, shift)
             with torch.no_grad():
                 y.mul_(scale)
@@ -525,8 +492,8 @@ def fit_field(
         if fixed is None:
             adam.move(rate)
             spent_mean = spent.item() if i == 0 else 0.7 * spent_mean + 0.3 * spent.item()
-            if steered and done >= 0.08:  # towards the bits that a fit on its way to those wanted takes here
-                ahead = math.log(spent_mean / (bits * surplus(done))) - sum(LANDED) / 2
+            if steered and done >= STEERED:  # towards the bits that a fit on its way to those wanted takes here
+                ahead = math.log(spent_mean / (bits * surplus(done))) + 0.01
                 price *= math.exp(min(0.1, max(-0.1, min(0.15, 12 / iterations) * ahead)))
                 price = min(max(price, PRICES[0]), PRICES[1])
         i += 1
@@ -535,9 +502,71 @@ def fit_field(
     return state()
 
 
+class _Start:
+    """How many bits the start of a fit takes."""
+
+    def __init__(self, image: np.ndarray, setup: Setup, device: torch.device) -> None:
+        self.image, self.setup = image, setup
+        self.pixels = _planes(image, device)
+        plan = setup.header(image, 1e-3)
+        self.prior = Networks(Model.of(plan), plan.tensors, device).start
+
+    def bits(self, price: float, levels: tuple[int, int]) -> float:
+        """At a price, with these finest levels."""
+        header = self.setup.header(self.image, price, levels)
+        canvas = Canvas(self.pixels, header.pyramid)
+        with torch.no_grad():
+            q = start(canvas, self.prior, header).round()
+            r = relative_rate(header.rate)
+            return max(float(canvas.bits(canvas.split(q), canvas.split(fused.squash(q)), self.prior, r)), 1e-9)
+
+
+def _price_for(
+    image: np.ndarray, bits: float, levels: tuple[int, int], setup: Setup, iterations: int, device: torch.device
+) -> tuple[tuple[int, int], float]:
+    """Finest levels, and the price at which a fit of a picture takes about so many bits.
+
+    The bits of the start tell it roughly; short fits of tiles from all over the picture tell what fits make of starts.
+    """
+    whole, tiles = _Start(image, setup, device), contact_sheet(image)
+    part = _Start(tiles, setup, device)
+    if setup.levels is None:
+        while whole.bits(PRICES[1], levels) > bits and levels[0] < MAX_LEVELS - 1:  # not even the highest price will do
+            levels = levels[0] + 1, max(levels[0] + 2, levels[1])
+    scout = replace(setup, levels=levels, adapted=FROZEN)
+    low, high = map(math.log, PRICES)
+    share, growth, price = tiles.size / image.size, SURPLUS, 2e-3
+
+    def solve(below: float) -> float:
+        """The price at which the start of the tiles takes as much as it should."""
+
+        def excess(x: float) -> float:
+            return math.log(part.bits(math.exp(x), levels) / (growth * share * bits))
+
+        return math.exp(seek(excess, math.log(price), -0.8, (low, high), below, 6))
+
+    for _ in range(SCOUTS):
+        price = solve(0.1)
+        found = fit_field(tiles, seed=0, iterations=max(4, iterations // 6), device=device, price=price, setup=scout)
+        started = part.bits(price, levels)
+        share, growth = started / whole.bits(price, levels), SHORT * started / max(found.bits(0), 1e-9)
+    return levels, solve(0.03)
+
+
+def contact_sheet(image: np.ndarray) -> np.ndarray:
+    """Eight tiles of a picture at random, (256, 512, 3); of a picture of less than twelve, itself."""
+    rows, columns = image.shape[0] // _TILE, image.shape[1] // _TILE
+    if rows * columns < 12:
+        return image
+    tiles = image[: rows * _TILE, : columns * _TILE].reshape(rows, _TILE, columns, _TILE, 3).swapaxes(1, 2)
+    places = np.random.default_rng(0).permutation(rows * columns)[:8]
+    chosen = tiles[places // columns, places % columns]
+    return np.ascontiguousarray(chosen.reshape(2, 4, _TILE, _TILE, 3).swapaxes(1, 2).reshape(2 * _TILE, 4 * _TILE, 3))
+
+
 def surplus(done: float) -> float:
-    """How many times its final bits a fit at a constant price takes on its way, on average over photographs."""
-    return 1 + 0.9 * max(0.0, 1 - done / 0.7) ** 2
+    """How many times its final bits a fit takes when so much of it, at least a half, is done; over photographs."""
+    return 0.955 + 4 * max(0.0, 0.7 - done) ** 2
 
 
 def finest_levels(bpp: float) -> tuple[int, int]:
@@ -551,8 +580,14 @@ def adapted_to(bits: float) -> Adapted:
     return FROZEN if bits < FEW else PRANC if bits < MANY else WHOLE
 
 
-def _shrunk(y: Tensor) -> Tensor:
-    """The start, a little emptier: a fit adds bits more easily than it sheds them."""
+def _planes(image: np.ndarray, device: torch.device) -> Tensor:
+    """(H, W, 3) uint8 to (3, H, W) from 0 to 1."""
+    return torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1).contiguous().to(device) / 255
+
+
+def start(canvas: Canvas, weights: Mapping[str, Tensor], header: Header) -> Tensor:
+    """The analytic start, a little emptier: a fit adds bits more easily than it sheds them."""
+    y = canvas.start(weights, step_value(header.step), relative_rate(header.rate))
     return torch.copysign((y.abs() - SHRINK).clamp_min(0), y)
 
 

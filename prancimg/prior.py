@@ -15,7 +15,7 @@ from prancimg.siren import FRACTION, Siren
 
 _DIGESTS = {
     1: "38a28afabdfbcef67eb665ab2ccadc4e8690f1896c4a2f6c490e4473ac6f974f",
-    2: "b01e17ab400125ddc8cea63c890d01b3b120ac5d243e2f400d4adc34b0811b0d",
+    2: "7d753b1a821b7f04960e584d2ae2b071bfdc0a5d4391a75e044b50ee6b544fff",
 }
 """SHA-256 of data/siren-N.bin for every prior number N."""
 

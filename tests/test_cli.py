@@ -84,14 +84,85 @@ def test_the_ending_chooses_the_format(folder, ending):
 
 def test_info_prints_a_table(folder):
     lines = run("info", "phöto.prc", cwd=folder).stdout.decode().splitlines()
-    assert "width        128" in lines and any(line.startswith("bpp          0.") for line in lines)
+    size = (folder / "phöto.prc").stat().st_size
+    assert lines[0] == "phöto.prc" and "  size        128 x 96, RGB, 8 bits a sample" in lines
+    assert f"  file        {size} bytes, {8 * size / (128 * 96):.4f} bits per pixel" in lines
+    parts = [line.rsplit(maxsplit=5) for line in lines[lines.index("") + 2 :]]
+    assert [part[0].strip() for part in parts][:3] == ["container", "header", "weights"]
+    assert sum(int(part[1]) for part in parts) == size
+
+
+def test_parts_and_sizes(folder):
+    whole = pixels_of(folder, "whole.png")
+    assert whole.shape == (96, 128, 3)
+    assert np.array_equal(pixels_of(folder, "--crop", "10,20,30,40", "part.png"), whole[20:60, 10:40])
+    assert pixels_of(folder, "large.webp", "--scale", "2.5", "--crop", "0,0,40,10").shape == (25, 100, 3)
+    assert pixels_of(folder, "--preview", "small.png").shape == (24, 32, 3)
+    assert pixels_of(folder, "--scale=0.5", "half.png").shape == (48, 64, 3)
+
+
+def pixels_of(folder, *arguments) -> np.ndarray:
+    done = run("decode", "phöto.prc", *arguments, cwd=folder)
+    assert (done.returncode, done.stderr) == (0, b"")
+    return pixels(folder / next(name for name in arguments if name.endswith((".png", ".webp"))))
+
+
+def test_the_format_may_be_named(folder):
+    assert run("decode", "phöto.prc", "named.dat", "--format", "jpeg", cwd=folder).returncode == 0
+    with Image.open(folder / "named.dat") as image:
+        assert image.format == "JPEG"
+    assert run("decode", "phöto.prc", "-", "--format", "QOI", cwd=folder).stdout[:4] == b"qoif"
+    assert run("decode", "phöto.prc", "--format", "tiff", cwd=folder).returncode == 0
+    with Image.open(folder / "phöto.tiff") as image:
+        assert image.format == "TIFF"
+
+
+def test_odd_names_after_two_dashes(folder):
+    (folder / "-odd name.prc").write_bytes((folder / "phöto.prc").read_bytes())
+    assert run("decode", "--", "-odd name.prc", "-ünd.png", cwd=folder).returncode == 0
+    assert pixels(folder / "-ünd.png").shape == (96, 128, 3)
+
+
+def test_what_is_lost_on_the_way_is_said_unless_quiet(folder):
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).convert("CMYK").save(folder / "cmyk.jpg")
+    done = run("encode", "cmyk.jpg", "cmyk.prc", "-e1", "-q0", cwd=folder)
+    assert done.returncode == 0 and "cmyk.jpg: CMYK converted to RGB" in done.stderr.decode()
+    assert run("encode", "cmyk.jpg", "cmyk.prc", "-e1", "-q0", "--quiet", cwd=folder).stderr == b""
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completions(shell):
+    done = run("completion", shell)
+    assert done.returncode == 0 and b"prancimg" in done.stdout and b"_ARGCOMPLETE" in done.stdout
+
+
+def test_bash_completes_commands_options_and_choices(tmp_path):
+    (tmp_path / "prancimg").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m prancimg "$@"\n')
+    (tmp_path / "prancimg").chmod(0o755)
+    (tmp_path / "my photo.png").touch()
+
+    def complete(line: str) -> set[str]:
+        script = f"""eval "$(prancimg completion bash)"
+            COMP_LINE='{line}'; COMP_POINT=${{#COMP_LINE}}; COMP_TYPE=9
+            COMP_WORDS=($COMP_LINE); [[ $COMP_LINE == *' ' ]] && COMP_WORDS+=('')
+            COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+            _python_argcomplete prancimg "${{COMP_WORDS[COMP_CWORD]}}" x; printf '%s\\n' "${{COMPREPLY[@]}}"
+        """
+        path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, env=path)
+        return {word.strip() for word in done.stdout.splitlines()}
+
+    assert {"encode", "decode", "info", "batch", "compare", "completion"} <= complete("prancimg ")
+    assert complete("prancimg decode --sc") == {"--scale"}
+    assert complete("prancimg encode a b --model ") == {"field", "siren"}
 
 
 def test_version_and_help():
     assert run("-V").stdout.decode().strip() == f"prancimg {prancimg.__version__}"
-    for command in ([], ["encode"], ["decode"], ["info"]):
+    for command in ([], ["encode"], ["decode"], ["info"], ["batch"], ["compare"], ["completion"]):
         done = run(*command, "--help")
         assert done.returncode == 0 and b"usage: prancimg" in done.stdout
+        assert not command or b"example" in done.stdout
 
 
 def test_an_output_that_cannot_be_written_is_noticed_before_the_work(folder):
@@ -117,6 +188,16 @@ def test_an_output_that_cannot_be_written_is_noticed_before_the_work(folder):
         ("encode", "a", "b", "--seed", "-1"),
         ("encode", "a", "b", "--qual", "5"),
         ("decode", "a", "b", "c"),
+        ("decode", "a", "--scale", "0"),
+        ("decode", "a", "--crop", "1,2,3"),
+        ("decode", "a", "--crop", "1,2,3,x"),
+        ("decode", "a", "--depth", "12"),
+        ("decode", "a", "--scale", "2", "--frobnicate"),
+        ("batch", "a"),
+        ("batch", "a", "b", "--jobs", "0"),
+        ("batch", "a", "b", "--jobs", "2", "--cluster", "c"),
+        ("compare", "a"),
+        ("completion", "tcsh"),
     ],
 )
 def test_wrong_usage_exits_with_2(arguments):
@@ -222,6 +303,6 @@ def test_an_interrupt_ends_quietly(monkeypatch, capsys, folder):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prancimg, "encode", interrupt)
+    monkeypatch.setattr("prancimg.cli.encode_picture", interrupt)
     assert main(["encode", str(folder / "phöto.png"), str(folder / "new.prc")]) == 130
     assert capsys.readouterr().err == "prancimg: interrupted\n" and not (folder / "new.prc").exists()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import prancimg
-from prancimg import PrancImgError, cli, field_encoder
+from prancimg import PrancImgError, field_encoder, files
 from prancimg.cli import main
 from tools.faults import OLD, encoder, kill_encoders, kill_writers, prepare
 from tools.make_golden import FOLDER
@@ -139,11 +139,11 @@ def test_writers_of_one_file_take_turns(tmp_path):
     """Whole files only, whoever is last."""
     path, stop = tmp_path / "out", threading.Event()
     contents = {bytes([i]) * 200_000 for i in range(4)}
-    cli._write(str(path), min(contents))
+    files.write(str(path), min(contents))
 
     def write(data: bytes) -> None:
         while not stop.is_set():
-            cli._write(str(path), data)
+            files.write(str(path), data)
 
     threads = [threading.Thread(target=write, args=(data,)) for data in contents]
     for thread in threads:

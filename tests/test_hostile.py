@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import prancimg
-from prancimg import PrancImgError, bitstream, codec, decoder
+from prancimg import PrancImgError, bitstream, decoder, files
 from prancimg.basis import Kind
 from prancimg.bitstream import SIGNATURE, Coded, Header, Segment
 from prancimg.coder import Encoder
@@ -152,7 +152,7 @@ def test_too_little_memory_is_our_own_error(monkeypatch):
     def allocate(*_):
         raise MemoryError
 
-    monkeypatch.setattr(decoder, "decode_array", allocate)
+    monkeypatch.setattr(decoder, "read_field_beginning", allocate)
     with pytest.raises(PrancImgError, match="memory"):
         prancimg.decode(GOLDEN["field"])
 
@@ -184,16 +184,16 @@ def test_too_little_memory_to_encode_is_our_own_error(monkeypatch, error):
 
 def test_endless_input_is_not_read():
     with Path("/dev/zero").open("rb") as endless:
-        assert prancimg.codec.read_prc(endless) == bytes(8)
+        assert files._beginning(endless) == bytes(8)
     with pytest.raises(PrancImgError, match="signature"):
         prancimg.decode("/dev/zero")
 
 
 def test_files_of_a_gigabyte_are_refused(monkeypatch):
-    monkeypatch.setattr(codec, "MAX_FILE", 1000)
+    monkeypatch.setattr(files, "MAX_FILE", 1000)
     monkeypatch.setattr(bitstream, "MAX_FILE", 1000)
     endless = io.BytesIO(GOLDEN["field-frozen"] + bytes(1 << 16))
-    data = prancimg.codec.read_prc(endless)
+    data = files._beginning(endless)
     assert len(data) == 1001
     with pytest.raises(PrancImgError, match="larger than"):
         prancimg.decode(data)

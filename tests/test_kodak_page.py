@@ -5,7 +5,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from benchmarks.kodak.viewer import Picture, Scene, as_script, viewer
+from prancimg.viewer import Picture, Scene, as_script, viewer
 
 sync_api = pytest.importorskip("playwright.sync_api")
 

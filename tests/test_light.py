@@ -40,11 +40,18 @@ def test_this_check_can_fail():
     assert torch_loaded("import prancimg.encoder")
 
 
-CORE = ["arrays", "philox", "basis", "field", "context", "siren", "coder", "bitstream", "prior", "decoder"]
+def test_what_few_need_is_loaded_when_it_is_needed():
+    further = "{'rich', 'argcomplete', 'distributed', 'imagecodecs', 'tifffile', 'pytorch_msssim', 'numba'}"
+    code = f"import sys, prancimg.cli; assert not {further} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+CORE = ["arrays", "philox", "basis", "field", "context", "siren", "coder", "bitstream", "prior", "decoder", "view"]
 
 
 @pytest.mark.parametrize("module", CORE)
 def test_the_core_imports_neither_the_encoder_nor_the_front_door(module):
-    upper = "{'prancimg.' + name for name in ('encoder', 'field_encoder', 'fit', 'fit_field', 'fused', 'cli')}"
+    above = "('encoder', 'field_encoder', 'fit', 'fit_field', 'fused', 'cli', 'batch', 'compare', 'metrics')"
+    upper = f"{{'prancimg.' + name for name in {above}}}"
     code = f"import sys; import prancimg.{module}; assert not {upper} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

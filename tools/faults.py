@@ -24,11 +24,11 @@ from PIL import Image
 OLD = b"the old file"
 WRITER = """
 import sys
-from prancimg.cli import _write
+from prancimg.files import write
 print(flush=True)
 while True:
-    _write("out.prc", b"a" * 3_000_000)
-    _write("out.prc", b"b" * 3_000_000)
+    write("out.prc", b"a" * 3_000_000)
+    write("out.prc", b"b" * 3_000_000)
 """
 
 

@@ -36,7 +36,7 @@ def check(data: bytes) -> str:
                 picture = decode(data, max_pixels=MAX_PIXELS, **options)
         except PrancImgError:
             return False
-        assert picture.mode == "RGB" and picture.width * picture.height <= MAX_PIXELS
+        assert picture.mode in ("L", "LA", "RGB", "RGBA", "I;16") and picture.width * picture.height <= MAX_PIXELS
         return True
 
     whole = attempt()

@@ -25,8 +25,8 @@ from prancimg import bitstream
 from prancimg.basis import WHOLE, Kind
 from prancimg.bitstream import STEPS, Coded, Header
 from prancimg.coder import MAGNITUDE, SCALES, best_scale
-from prancimg.decoder import decode_array
 from prancimg.encoder import Plan, _file, fit_to_size, widest
+from prancimg.extras import Alpha, Extras, Metadata, Samples, plane_to_png
 from prancimg.field_encoder import _file as field_file
 from prancimg.fit_field import FROZEN, PRANC, Adapted, Setup
 from prancimg.fit_field import WHOLE as ALL
@@ -97,7 +97,17 @@ def field(
 def with_more(data: bytes) -> bytes:
     """The same file with segments that a decoder skips, before, between and after the others."""
     segments = [*bitstream.read(data).items()]
-    return bitstream.write([(255, b""), segments[0], (200, bytes(300)), *segments[1:], (128, b"skip me")])
+    return bitstream.write([(255, b""), segments[0], (200, bytes(300)), *segments[1:], (160, b"skip me")])
+
+
+def ramp() -> np.ndarray:
+    """A plane (22, 37) uint8."""
+    return (np.add.outer(np.arange(22), np.arange(37)) * 4).astype(np.uint8)
+
+
+def with_extras(extras: Extras) -> bytes:
+    """A field with transparency, metadata, or samples of another kind."""
+    return bitstream.write([*bitstream.read((FOLDER / "field-frozen.prc").read_bytes()).items(), *extras.segments()])
 
 
 RECIPES: dict[str, Callable[[], bytes]] = {
@@ -121,6 +131,14 @@ RECIPES: dict[str, Callable[[], bytes]] = {
     "field-coarse": lambda: field(50, 70, (2, 6)),
     "field-escapes": lambda: field(21, 30, (1, 0), spread=60),
     "field-seven-levels": lambda: field(33 * 4, 33 * 4, (3, 4)),
+    "field-clear": lambda: with_extras(Extras(alpha=Alpha(flat=40_000))),
+    "field-shape": lambda: with_extras(Extras(alpha=Alpha(png=plane_to_png(ramp() * (ramp() > 99))))),
+    "field-veil": lambda: with_extras(Extras(alpha=Alpha(prc=field(37, 22, (1, 6), seed=8)))),
+    "field-grey": lambda: with_extras(Extras(Samples(grey=True, depth=16))),
+    "field-deep": lambda: with_extras(Extras(Samples(depth=16), Alpha(flat=65_000))),
+    "field-words": lambda: with_extras(
+        Extras(metadata=Metadata(b"a profile", b"MM\0*\0\0\0\x08\0\0\0\0\0\0", b"<x/>"))
+    ),
     "field-more": lambda: with_more((FOLDER / "field-frozen.prc").read_bytes()),
 }
 """What makes each file, in an order in which it can be made."""
@@ -142,7 +160,7 @@ def main() -> None:
         data = RECIPES[name]()
         path.write_bytes(data)
         if name not in WILD:
-            Image.fromarray(decode_array(data)).save(path.with_suffix(".png"), optimize=True)
+            prancimg.decode(data).save(path.with_suffix(".png"), optimize=True)
         path.with_suffix(".json").write_text(json.dumps(digests(data), indent=1) + "\n")
         print(f"{path.name}: {len(data)} bytes")
 

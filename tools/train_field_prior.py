@@ -4,8 +4,11 @@
 
 Every worker keeps a pool of fits of small crops at random prices, each at its own stage of the schedule that the
 encoder follows; a step moves one of them and, along the same gradient of the logarithm of its loss, the networks that
-all share. After a round the workers' networks are averaged (local SGD, Stich 2019). Deterministic for a given number
-of workers and rounds.
+all share; every other step is one of the networks alone on a finished fit. After a round the workers' networks are
+averaged (local SGD, Stich 2019). Deterministic for a given number of workers and rounds.
+
+Crops are turned, mirrored, scaled and coloured at random, and the SIREN is held near a linear map of colours: left
+alone it learns the colours of the photographs at hand and cannot paint others.
 
 prancimg/data/siren-2.bin: see docs/field.md.
 """
@@ -27,17 +30,21 @@ from torch import Tensor
 
 from prancimg import context, fused
 from prancimg.field import CHANNELS, COMPONENTS, MAX_LEVELS, Pyramid, step_value
-from prancimg.fit_field import Canvas, GridAdam, Setup, pace, relative_rate, soften
+from prancimg.fit_field import HARD, Canvas, GridAdam, Setup, pace, relative_rate, soften, start
 from prancimg.prior import pack_prior, unpack_prior
 from prancimg.siren import Siren, to_floats
 from prancimg.soap import Soap
 
 SIREN = Siren(16, 1, CHANNELS)
 LUMA_CHROMA = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
-CROP, POOL, LIFE, HARD, STEPS = 224, 24, 100, 0.9, 250
-"""Side of a crop, fits of a worker, steps of a fit, share of them before rounding, steps of a round."""
+CROP, POOL, LIFE, ARCHIVE, STEPS = 224, 16, 80, 64, 250
+"""Side of a crop, fits of a worker, steps of a fit, finished fits that a worker keeps, steps of a round."""
 PRICES = 1e-4, 1.6e-2
-PAINT_RATE, CONTEXT_RATE = 3e-3, 1e-2
+PAINT_RATE, CONTEXT_RATE = 1e-3, 8e-3
+BEND = 0.5
+"""Phase at a change of a channel by one in the units that carry luma and chroma: small, so nearly linear."""
+ANCHOR = 10.0
+"""Weight of the mean squared distance from the linear map, beside the logarithm of a loss."""
 
 
 def initial(seed: int = 0) -> dict[str, Tensor]:
@@ -51,8 +58,8 @@ def initial(seed: int = 0) -> dict[str, Tensor]:
     w["taps"][:] = torch.tensor([-0.035, 0.262, 0.879, -0.105])
     w["w0"].normal_(generator=generator).mul_(2)
     w["b0"].uniform_(-math.pi, math.pi, generator=generator)
-    w["w0"][:3], w["b0"][:3] = torch.eye(3, CHANNELS), 0
-    w["w1"][:, :3], w["b1"][:] = torch.linalg.inv(torch.tensor(LUMA_CHROMA)), 0.5
+    w["w0"][:3], w["b0"][:3] = BEND * torch.eye(3, CHANNELS), 0
+    w["w1"][:, :3], w["b1"][:] = torch.linalg.inv(torch.tensor(LUMA_CHROMA)) / BEND, 0.5
     for kind in context.KINDS:
         for name in ("a", "b"):
             tensor = w[f"{kind}.{name}"]
@@ -61,19 +68,40 @@ def initial(seed: int = 0) -> dict[str, Tensor]:
     return w
 
 
+def variant(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random crop (CROP, CROP, 3) uint8 of a photo: scaled, turned, mirrored, with other contrast and colours."""
+    scale = float(np.exp(rng.uniform(-0.4, 0.4))) if rng.random() < 0.5 else 1.0
+    side = min(round(CROP * scale), *photo.shape[:2])
+    y, x = (rng.integers(length - side + 1) for length in photo.shape[:2])
+    crop = Image.fromarray(photo[y : y + side, x : x + side]).resize((CROP, CROP), Image.Resampling.BICUBIC)
+    pixels = np.rot90(np.asarray(crop), rng.integers(4))
+    pixels = pixels[:, ::-1] if rng.random() < 0.5 else pixels
+    if rng.random() < 0.6:
+        grey = pixels @ np.array(LUMA_CHROMA[0])[:, None]
+        coloured = grey + rng.uniform(0.3, 1.5) * (pixels - grey)
+        coloured = (coloured - 128) * rng.uniform(0.6, 1.3) + 128 + rng.uniform(-30, 30)
+        coloured = coloured * rng.uniform(0.85, 1.15, 3)
+        pixels = np.clip(np.rint(coloured), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(pixels)
+
+
+def bent(w: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+    """Mean squared distance of the SIREN from the linear map of luma and chroma, at random colours and rates."""
+    rgb = torch.rand(3, 1024, generator=generator)
+    field = torch.zeros(CHANNELS, 1024)
+    field[:3] = torch.tensor(LUMA_CHROMA) @ (rgb - 0.5)
+    field[3] = 0.1 * torch.randn(1024, generator=generator)
+    phases = w["b0"] + w["slope"] * float(torch.empty(()).uniform_(-1, 1, generator=generator))
+    return (w["w1"] @ torch.sin(w["w0"] @ field + phases[:, None]) + w["b1"][:, None] - rgb).square().mean()
+
+
 class Fit:
     """One crop at one price, somewhere on its way."""
 
     def __init__(self, photos: list[np.ndarray], rng: np.random.Generator, weights: dict[str, Tensor]) -> None:
-        def crop() -> np.ndarray:
-            photo = photos[rng.integers(len(photos))]
-            y, x = (rng.integers(side - CROP + 1) for side in photo.shape[:2])
-            return photo[y : y + CROP, x : x + CROP]
-
-        pixels = max(
-            (crop() for _ in range(2)), key=lambda each: float(np.abs(np.diff(each.astype(float), axis=0)).mean())
-        )
-        self.price = float(np.exp(rng.uniform(*np.log(PRICES))))
+        crops = [variant(photos[rng.integers(len(photos))], rng) for _ in range(2)]
+        pixels = max(crops, key=lambda each: float(np.abs(np.diff(each.astype(float), axis=0)).mean()))
+        self.price = float(np.exp(rng.uniform(*np.log(PRICES), 2).mean()))
         luma_from = int(self.price > 2e-3 and rng.random() < 0.3)
         chroma_from = int(rng.integers(1, 3)) + luma_from
         header = Setup().header(pixels, self.price)
@@ -81,7 +109,7 @@ class Fit:
         planes = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1).contiguous() / 255
         self.canvas = Canvas(planes, Pyramid(CROP, CROP, luma_from, chroma_from))
         with torch.no_grad():
-            self.y = self.canvas.start(weights, self.step, self.r)
+            self.y = start(self.canvas, weights, header)
         self.y.requires_grad_()
         self.adam, self.age = GridAdam(self.y), 0
 
@@ -99,7 +127,7 @@ class Fit:
         self.age += 1
         if self.y.grad is None:
             return
-        self.adam.move(pace(done) * min(1.0, self.age / 5))
+        self.adam.move(pace(done) * min(1.0, self.age / 2))
 
 
 def work(pipe: Connection, photos: list[np.ndarray], seed: int) -> None:
@@ -107,25 +135,32 @@ def work(pipe: Connection, photos: list[np.ndarray], seed: int) -> None:
     torch.set_num_threads(1)
     fused.keep_memory()
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    soap, pool, at = Soap(len(SIREN.shapes), beta2=0.98, every=10), [], 0
+    soap, at = Soap(len(SIREN.shapes), beta2=0.98, every=10), 0
+    pool: list[Fit] = []
+    archive: list[Fit] = []
     while True:
         message = pipe.recv()
         if message is None:
             return
         weights, cool = {name: torch.from_numpy(w).clone() for name, w in message[0].items()}, message[1]
         losses = []
-        for _ in range(STEPS):
+        for number in range(STEPS):
             plain = {name: w.detach() for name, w in weights.items()}
-            if len(pool) < POOL:
+            again = bool(archive) and number % 2 == 1
+            if again:
+                fit = archive[rng.integers(len(archive))]
+            elif len(pool) < POOL:
                 pool.append(Fit(photos, rng, plain))
-                pool[-1].age = LIFE * len(pool) // (2 * POOL)  # not all in step
-                at = len(pool) - 1
-            fit = pool[at]
+                fit, at = pool[-1], len(pool) - 1
+                fit.age = LIFE * at // (2 * POOL)  # not all in step
+            else:
+                fit = pool[at]
             for w in weights.values():
                 w.requires_grad_()
             loss = fit.loss(weights, generator)
-            (loss / loss.detach()).backward()  # every crop and price counts alike
-            share = 0.3 + 0.7 * fit.age / LIFE
+            # every crop and price counts alike
+            (loss / loss.detach() + ANCHOR * bent(weights, generator)).backward()
+            share = 0.1 + 0.9 * min(1.0, fit.age / LIFE / HARD) ** 2  # what matters is what ends in a file
             with torch.no_grad():
                 gradients = [torch.zeros_like(w) if w.grad is None else w.grad * share for w in weights.values()]
                 flat = [g.view(-1, g.shape[-1]) if g.dim() > 1 else g for g in gradients]
@@ -133,11 +168,14 @@ def work(pipe: Connection, photos: list[np.ndarray], seed: int) -> None:
                     direction = direction / direction.square().mean().sqrt().clamp(min=1.0)
                     w -= cool * (CONTEXT_RATE if "." in name else PAINT_RATE) * direction.view_as(w)
                     w.grad = None
+            if again:
+                continue
             fit.move()
             if fit.age == LIFE:
                 losses.append(math.log(loss.item()) - 0.7 * math.log(fit.price))
+                archive = [*archive, fit][-ARCHIVE:]
                 pool[at] = Fit(photos, rng, {name: w.detach() for name, w in weights.items()})
-            at = (at + 1) % len(pool)
+            at = (at + 1) % POOL if len(pool) == POOL else at
         pipe.send(({name: w.detach().numpy() for name, w in weights.items()}, losses))
 
 
@@ -149,8 +187,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--start", type=Path, help="continue from a prior file")
+    parser.add_argument("--without", nargs="*", default=[], help="photos to leave out, by the start of their names")
     args = parser.parse_args()
-    photos = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(args.photos.glob("*.png"))]
+    files = [path for path in sorted(args.photos.glob("*.png")) if not path.name.startswith(tuple(args.without))]
+    photos = [np.asarray(Image.open(path).convert("RGB")) for path in files]
     weights = {name: w.numpy() for name, w in initial().items()}
     if args.start:
         weights = to_floats(SIREN, unpack_prior(args.start.read_bytes())[1])

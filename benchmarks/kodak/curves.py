@@ -15,9 +15,9 @@ import numpy as np
 
 from benchmarks.kodak.codecs import Codec
 from benchmarks.kodak.data import CHECKSUMS
-from benchmarks.kodak.metrics import decibels
 from benchmarks.kodak.records import Record, Task
 from prancimg.errors import PrancImgError
+from prancimg.metrics import decibels
 
 PUBLISHED = Path(__file__).with_name("published.json")
 METRICS = {"PSNR": "psnr-rgb", "MS-SSIM": "ms-ssim-rgb"}

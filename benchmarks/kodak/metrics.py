@@ -1,31 +1,12 @@
-"""How far a decoded picture is from its original, and how much work it was to decode it."""
+"""How much work it is to decode a file."""
 
 from __future__ import annotations
 
 import math
 from itertools import pairwise
 
-import numpy as np
-import torch
-from pytorch_msssim import ms_ssim
-
 from prancimg import context
 from prancimg.bitstream import Header
-
-
-def measure(original: np.ndarray, picture: np.ndarray) -> dict[str, float]:
-    """PSNR (dB, over all RGB samples) and MS-SSIM (RGB) of 8-bit pictures."""
-    error = np.square(original.astype(np.float64) - picture).mean()
-    tensors = [torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() for image in (original, picture)]
-    return {
-        "psnr": float(10 * np.log10(255**2 / max(error, 1e-10))),
-        "ms_ssim": ms_ssim(*tensors, data_range=255).item(),
-    }
-
-
-def decibels(similarity: float) -> float:
-    """MS-SSIM as -10 log10(1 - x), which spreads out the values near 1."""
-    return -10 * math.log10(max(1 - similarity, 1e-10))
 
 
 def macs_per_pixel(header: Header) -> float:

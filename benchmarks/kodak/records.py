@@ -25,9 +25,10 @@ from tqdm import tqdm
 
 from benchmarks.kodak.codecs import Codec, Fitted, Setting
 from benchmarks.kodak.data import write
-from benchmarks.kodak.metrics import decibels, macs_per_pixel, measure
+from benchmarks.kodak.metrics import macs_per_pixel
 from prancimg.decoder import read_header
 from prancimg.errors import PrancImgError
+from prancimg.metrics import decibels, measure
 
 
 @dataclass(frozen=True)

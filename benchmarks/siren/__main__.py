@@ -28,10 +28,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.kodak.metrics import measure
 from prancimg.basis import Kind
 from prancimg.decoder import decode_array
 from prancimg.encoder import EFFORTS, Plan, fit_to_size, widest
+from prancimg.metrics import measure
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"

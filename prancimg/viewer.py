@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-HERE = Path(__file__).parent
+PAGE = Path(__file__).parent / "page"
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ def viewer(scenes: Sequence[Scene]) -> str:
     }
     return "\n".join(
         (
-            f"<style>{(HERE / 'viewer.css').read_text()}</style>",
-            (HERE / "viewer.html").read_text(),
+            f"<style>{(PAGE / 'viewer.css').read_text()}</style>",
+            (PAGE / "viewer.html").read_text(encoding="utf-8"),
             f'<script type="application/json" id="viewer-content">{as_script(content)}</script>',
-            f"<script>{(HERE / 'viewer.js').read_text()}</script>",
+            f"<script>{(PAGE / 'viewer.js').read_text(encoding='utf-8')}</script>",
         )
     )
 

@@ -106,6 +106,10 @@
   part("fit").addEventListener("click", () => scaleTo(1));
   for (const name of ["scene", "rate", "left", "right"]) part(name).addEventListener("change", show);
   new ResizeObserver(() => place()).observe(stage);
+  part("difference").addEventListener("change", (event) =>
+    stage.classList.toggle("difference", event.target.checked));
+  part("scenes").hidden = content.scenes.length < 2;
+  part("rates").hidden = content.rates.length < 2;
   part("rate").value = Math.min(1, content.rates.length - 1);
   show();
 })();

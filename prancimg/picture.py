@@ -1,0 +1,391 @@
+"""Pictures as they come and as they are wanted: any mode, 8 or 16 bits, alpha, orientation and metadata, in and out."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from prancimg.errors import PrancImgError
+from prancimg.extras import Metadata, Samples
+
+ImageLike = str | os.PathLike[str] | BinaryIO | Image.Image | np.ndarray
+
+DEEP_FORMATS = ("PNG", "TIFF")
+"""Formats that can hold 16 bits a sample in colour here."""
+_ORIENTATION = 0x0112
+_PREFIX = b"Exif\0\0"
+# What makes a picture of each EXIF orientation upright.
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: x[::-1].swapaxes(0, 1),
+    7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+    8: lambda x: x[:, ::-1].swapaxes(0, 1),
+}
+# Tags of a TIFF file that say how it is stored, which is nothing to carry on.
+_STORAGE = {
+    254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 284, 288, 289, 292, 293, 297, 317, 320,
+    322, 323, 324, 325, 330, 338, 339, 347, 512, 513, 514, 529, 530, 531, 532, 700, 34675,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the encoder is given."""
+
+    colors: np.ndarray
+    """(H, W, 3): uint8, or float32 on the same scale from 0 to 255 where there were 16 bits."""
+    alpha: np.ndarray | None = None
+    """(H, W) uint8 or uint16; None where everything is opaque."""
+    samples: Samples = field(default_factory=Samples)
+    metadata: Metadata = field(default_factory=Metadata)
+    notes: tuple[str, ...] = ()
+    """What could not be kept as it was, in words."""
+
+
+def load_picture(image: ImageLike, *, orient: bool = True) -> Picture:
+    """A path, an open file, a Pillow image or an array, with all that belongs to it.
+
+    Args:
+        image: arrays are uint8 or uint16, (H, W), (H, W, 3) or (H, W, 4).
+        orient: turn it upright by its EXIF orientation; otherwise the pixels stay and so does the tag.
+
+    Raises:
+        PrancImgError: not an image, or a broken one.
+        OSError: a file that cannot be read.
+    """
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    data = b""
+    try:
+        if not isinstance(image, Image.Image):
+            data = Path(image).read_bytes() if isinstance(image, str | os.PathLike) else image.read()
+            image = Image.open(io.BytesIO(data))
+        return _from_image(image, data, orient)
+    except UnidentifiedImageError as error:
+        raise PrancImgError("not an image in any format that Pillow reads") from error
+    except Image.DecompressionBombError as error:
+        raise PrancImgError(str(error)) from error
+    except PrancImgError:
+        raise
+    except (SyntaxError, ValueError, LookupError, EOFError, struct.error, zlib.error) as error:
+        raise PrancImgError(f"the image is broken: {error}") from error  # all of them Pillow's words for that
+    except MemoryError as error:
+        raise PrancImgError("there is not enough memory to read the image") from error
+    except OSError as error:
+        if error.errno is None:  # the file could be read, the picture in it could not
+            raise PrancImgError(f"the image is broken: {error}") from error
+        raise
+
+
+def _from_array(array: np.ndarray) -> Picture:
+    if array.dtype not in (np.uint8, np.uint16):
+        raise PrancImgError(f"the array holds {array.dtype}, not uint8 or uint16")
+    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise PrancImgError(f"an array of shape {array.shape} is not a picture: (H, W), (H, W, 3) or (H, W, 4)")
+    if array.ndim == 2:
+        return _picture(array[:, :, None], None)
+    return _picture(array[:, :, :3], array[:, :, 3] if array.shape[2] == 4 else None)
+
+
+def _picture(colors: np.ndarray, alpha: np.ndarray | None, **further: Any) -> Picture:
+    """From samples (H, W, 1 or 3) and alpha (H, W), uint8 or uint16."""
+    deep = colors.dtype == np.uint16
+    grey = colors.shape[2] == 1
+    if alpha is not None and np.all(alpha == np.iinfo(alpha.dtype).max):
+        alpha = None
+    if alpha is not None and not alpha.all():
+        colors = _filled(colors, alpha)
+    if deep:
+        colors = colors.astype(np.float32) / np.float32(257)
+    colors = np.ascontiguousarray(np.broadcast_to(colors, (*colors.shape[:2], 3)))
+    return Picture(colors, alpha, Samples(grey, 16 if deep else 8), **further)
+
+
+def _filled(colors: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """The colours, with those that nobody can see replaced by a smooth continuation of the others: cheap to code."""
+
+    def fill(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        height, width = weight.shape[:2]
+        if height == width == 1:
+            return np.asarray(x / np.maximum(weight, 1e-9))
+        padding = ((0, height % 2), (0, width % 2), (0, 0))
+        halves = [
+            np.pad(part, padding).reshape((height + 1) // 2, 2, (width + 1) // 2, 2, -1).sum((1, 3)) / 4
+            for part in (x, weight)
+        ]
+        below = fill(*halves).repeat(2, 0).repeat(2, 1)[:height, :width]
+        whole: np.ndarray = x + (1 - weight) * below
+        return whole
+
+    seen = (alpha > 0)[:, :, None].astype(np.float32)
+    if not seen.any():
+        return np.full_like(colors, np.iinfo(colors.dtype).max // 2)
+    filled = np.rint(fill(colors * seen, seen))
+    return np.asarray(filled, colors.dtype)
+
+
+def _from_image(image: Image.Image, data: bytes, orient: bool) -> Picture:
+    mode, notes, deep = image.mode, [], None
+    reduced = any(";16" in str(tile) for tile in getattr(image, "tile", ())) and not mode.startswith("I")
+    if reduced:
+        deep = _deep_samples(data, image.format)
+        if deep is None:
+            notes.append("16-bit samples reduced to 8 bits (pip install 'prancimg[deep]' to keep them)")
+    if deep is None:
+        image.load()  # which turns a TIFF file upright and puts that into its metadata
+    metadata, turned = _metadata(image)
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        notes.append(f"only the first of {frames} frames is kept")
+    alpha = None
+    if deep is not None:
+        transparent = deep.shape[2] in (2, 4)
+        colors, alpha = (deep[:, :, :-1], deep[:, :, -1]) if transparent else (deep, None)
+    elif mode.startswith("I"):
+        samples = np.asarray(image).astype(np.int64)
+        if samples.min() < 0 or samples.max() > 65535:
+            raise PrancImgError("the image has integer samples beyond 16 bits")
+        colors = samples.astype(np.uint16)[:, :, None]
+    elif mode == "F":
+        raise PrancImgError("the image has floating-point samples; 8 or 16 bits are needed")
+    else:
+        if mode == "CMYK":
+            image, metadata = _from_cmyk(image, metadata), replace(metadata, icc=b"")
+        if mode not in ("RGB", "RGBA", "RGBX", "RGBa", "L", "LA", "La"):
+            grey = mode == "1"
+            notes.append(f"{_MODES.get(mode, mode)} converted to {'8-bit grey' if grey else 'RGB'}")
+        if image.has_transparency_data:
+            whole = np.asarray(image.convert("RGBA"))
+            colors, alpha = whole[:, :, :3], whole[:, :, 3]
+        else:
+            colors = np.asarray(image.convert("RGB"))
+        if mode in ("1", "L", "LA", "La"):
+            colors = colors[:, :, :1]
+    if orient and turned in _UPRIGHT:
+        colors = _UPRIGHT[turned](colors)
+        alpha = None if alpha is None else _UPRIGHT[turned](alpha)
+        metadata = _upright(metadata)
+    return _picture(colors, alpha, metadata=metadata, notes=tuple(notes))
+
+
+_MODES = {"P": "palette", "PA": "palette", "1": "black and white", "YCbCr": "YCbCr"}
+
+
+def _deep_samples(data: bytes, kind: str | None) -> np.ndarray | None:
+    """The 16-bit samples (H, W, channels) of a PNG or TIFF file, if the libraries that read them are here."""
+    try:
+        if kind == "PNG" and data:
+            import imagecodecs
+
+            samples = imagecodecs.png_decode(data)
+        elif kind == "TIFF" and data:
+            import tifffile
+
+            samples = tifffile.imread(io.BytesIO(data), key=0)
+        else:
+            return None
+    except ImportError:
+        return None
+    except Exception as error:  # each library has its own
+        raise PrancImgError(f"the image is broken: {error}") from error
+    samples = np.atleast_3d(np.asarray(samples))
+    return samples if samples.dtype == np.uint16 and samples.shape[2] in (1, 2, 3, 4) else None
+
+
+def _from_cmyk(image: Image.Image, metadata: Metadata) -> Image.Image:
+    """To sRGB, by the colour profile if it has a valid one."""
+    if metadata.icc:
+        from PIL import ImageCms
+
+        try:
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(metadata.icc))
+            converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            if converted is not None:
+                return converted
+        except (ImageCms.PyCMSError, OSError):
+            pass  # a profile that does not fit is as good as none
+    return image.convert("RGB")
+
+
+def _metadata(image: Image.Image) -> tuple[Metadata, int]:
+    """What an image carries, and its EXIF orientation."""
+    info = image.info
+    exif = image.getexif()
+    turned = exif.get(_ORIENTATION, 1)
+    if image.format == "TIFF" or "exif" not in info:
+        for tag in _STORAGE & exif.keys():
+            del exif[tag]
+        raw = exif.tobytes() if len(exif) else b""
+    else:
+        raw = info["exif"]
+    icc, xmp = info.get("icc_profile") or b"", info.get("xmp") or b""
+    if isinstance(xmp, str):
+        xmp = xmp.encode()
+    return Metadata(bytes(icc), bytes(raw).removeprefix(_PREFIX), bytes(xmp)), turned
+
+
+def _upright(metadata: Metadata) -> Metadata:
+    """With every word about the orientation set to 1; all else stays as it was, to the byte."""
+    exif, xmp = bytearray(metadata.exif), metadata.xmp
+    order = "<" if exif[:2] == b"II" else ">"
+    try:
+        (start,) = struct.unpack_from(order + "I", exif, 4)
+        (count,) = struct.unpack_from(order + "H", exif, start)
+        for at in range(start + 2, start + 2 + 12 * count, 12):
+            if struct.unpack_from(order + "H", exif, at)[0] == _ORIENTATION:
+                struct.pack_into(order + "H", exif, at + 8, 1)
+    except struct.error:  # damaged, but somebody may still make sense of it
+        pass
+    xmp = re.sub(rb'(tiff:Orientation\s*(?:=\s*["\']|>))\s*[2-8]', rb"\g<1>1", xmp)
+    return replace(metadata, exif=bytes(exif), xmp=xmp)
+
+
+def only_orientation(metadata: Metadata) -> Metadata:
+    """EXIF with nothing but the orientation, nothing at all where that is upright."""
+    exif = Image.Exif()
+    exif.load(metadata.exif)
+    turned = exif.get(_ORIENTATION, 1)
+    if turned not in _UPRIGHT:
+        return Metadata()
+    exif = Image.Exif()
+    exif[_ORIENTATION] = turned
+    return Metadata(exif=exif.tobytes().removeprefix(_PREFIX))
+
+
+def to_image(samples: np.ndarray, metadata: Metadata) -> Image.Image:
+    """Samples (H, W, 1 to 4), 8-bit or 16-bit grey, as a Pillow image; colour of 16 bits is reduced to 8."""
+    if samples.dtype == np.uint16 and samples.shape[2] > 1:
+        samples = np.rint(samples / 257).astype(np.uint8)
+    image = Image.fromarray(samples[:, :, 0] if samples.shape[2] == 1 else samples)
+    for name, data in (("icc_profile", metadata.icc), ("exif", metadata.exif), ("xmp", metadata.xmp)):
+        if data:
+            image.info[name] = _PREFIX + data if name == "exif" else data
+    return image
+
+
+def format_of(name: str) -> str:
+    """The Pillow name of a format, from an ending (``.png``) or a name (``png``, ``jpeg``)."""
+    extensions = Image.registered_extensions()  # loads every plugin
+    kind = extensions.get(f".{name.lower().removeprefix('.')}", name.upper())
+    if kind == "PRC":
+        raise PrancImgError("a .prc file is made by encode")
+    if kind not in Image.SAVE:
+        raise PrancImgError(f"no image format for the ending {name!r}")
+    return kind
+
+
+def save_samples(samples: np.ndarray, metadata: Metadata, kind: str) -> tuple[bytes, list[str]]:
+    """Samples (H, W, 1 to 4) as an image file of a Pillow format, and what could not be kept, in words."""
+    notes: list[str] = []
+    if samples.dtype == np.uint16 and (samples.shape[2] > 1 or kind not in DEEP_FORMATS):
+        deep = _deep_file(samples, metadata, kind)
+        if deep is not None:
+            return deep, notes
+        hint = " (pip install 'prancimg[deep]' to keep them)" if kind in DEEP_FORMATS else f", {kind} has no more"
+        notes.append(f"16-bit samples reduced to 8 bits{hint}")
+        samples = np.rint(samples / 257).astype(np.uint8)
+    image = to_image(samples, metadata)
+    if "A" in image.getbands() and kind in ("JPEG", "PPM", "BMP", "MPO", "PCX", "EPS", "PDF"):
+        notes.append(f"{kind} has no transparency: flattened onto white")
+        whole = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), whole).convert(image.mode[:-1])
+    if kind in ("QOI", "WEBP", "AVIF") and image.mode.startswith("L"):
+        image = image.convert("RGBA" if "A" in image.mode else "RGB")
+    held = {what: getattr(metadata, what) for what in ("icc", "exif", "xmp") if getattr(metadata, what)}
+    if held and kind not in _CARRIERS:
+        notes.append(f"{kind} does not hold {' and '.join(map(str.upper, held))}: left out")
+        image.info.clear()
+        held = {}
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, kind, **_parameters(held, kind))
+    except (OSError, KeyError, ValueError) as error:
+        raise PrancImgError(f"cannot write {kind}: {error}") from error
+    return buffer.getvalue(), notes
+
+
+_CARRIERS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF")
+"""Formats that Pillow writes a colour profile, EXIF and XMP to."""
+
+
+def _parameters(held: dict[str, bytes], kind: str) -> dict[str, Any]:
+    """What Pillow's save takes for them."""
+    parameters = dict(_QUALITY.get(kind, {})) | ({"icc_profile": held["icc"]} if "icc" in held else {})
+    if kind == "TIFF":
+        tags = Image.Exif()
+        tags.load(_PREFIX + held.get("exif", b""))
+        if "xmp" in held:
+            tags[_XMP_TAG] = held["xmp"]
+        return parameters | ({"exif": tags} if len(tags) else {})
+    if "exif" in held:
+        parameters["exif"] = _PREFIX + held["exif"]
+    if "xmp" in held and kind == "PNG":
+        from PIL.PngImagePlugin import PngInfo
+
+        parameters["pnginfo"] = PngInfo()
+        parameters["pnginfo"].add_itxt(_XMP_KEYWORD, held["xmp"].decode("utf-8", "replace"))
+    elif "xmp" in held:
+        parameters["xmp"] = held["xmp"]
+    return parameters
+
+
+_QUALITY: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": "4:4:4"},
+    "WEBP": {"quality": 95},
+    "AVIF": {"quality": 90},
+}
+"""Of lossy formats: so that what is lost was lost in the .prc file."""
+_XMP_TAG, _XMP_KEYWORD = 700, "XML:com.adobe.xmp"
+
+
+def _deep_file(samples: np.ndarray, metadata: Metadata, kind: str) -> bytes | None:
+    """16-bit samples as PNG or TIFF with their metadata, or None without a library that writes them."""
+    channels = samples.shape[2]
+    samples = np.ascontiguousarray(samples[:, :, 0] if channels == 1 else samples)
+    try:
+        if kind == "PNG":
+            import imagecodecs
+
+            data = bytes(imagecodecs.png_encode(samples))
+            chunks = []
+            if metadata.icc:
+                chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc, 9)))
+            if metadata.exif:
+                chunks.append((b"eXIf", metadata.exif))
+            if metadata.xmp:
+                chunks.append((b"iTXt", _XMP_KEYWORD.encode() + b"\0" * 5 + metadata.xmp))
+            packed = [
+                len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
+                for name, body in chunks
+            ]
+            return data[:33] + b"".join(packed) + data[33:]  # behind the signature and IHDR
+        if kind == "TIFF":
+            import tifffile
+
+            buffer = io.BytesIO()
+            tifffile.imwrite(
+                buffer,
+                samples,
+                photometric="rgb" if channels > 2 else "minisblack",
+                extrasamples=["unassalpha"] if channels in (2, 4) else None,
+                compression="zlib",
+                metadata=None,
+                iccprofile=metadata.icc or None,
+                extratags=[(_XMP_TAG, 1, len(metadata.xmp), metadata.xmp, True)] if metadata.xmp else (),
+            )
+            return buffer.getvalue()
+    except ImportError:
+        pass
+    return None
