@@ -1,13 +1,20 @@
 # make demo   install, encode and decode a sample photo, write build/demo.png
 # make test   install, check style and types, run the tests
 # make lint   style and types only
+#
+# Longer tests, each with its report on standard output:
+# make fuzz       coverage-guided fuzzing of decode and info, FUZZ_SECONDS long (default 600)
+# make mutations  20,000 changed files with right checksums, the same ones every time
+# make matrix     the golden files under the oldest and newest versions of what decoding needs
+# make faults     encoders killed at 50 random moments
+# make load       500 encodes and decodes from 8 threads
 
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint clean fuzz mutations matrix faults load
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +31,15 @@ lint: $(READY)
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest  # small tensors gain nothing from threads
+
+FUZZ_SECONDS ?= 600
+
+fuzz: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.fuzz --seconds $(FUZZ_SECONDS)
+
+mutations matrix faults load: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.$@
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,6 +26,8 @@ WHOLE = 256
 """Tensors of at most so many entries get an identity block."""
 CHUNK = 1 << 20
 """Entries of B generated at a time."""
+_ORDINARY = 1 << 16
+"""Rows of a block from which on nothing about it is cached."""
 
 
 class Kind(IntEnum):
@@ -64,6 +67,7 @@ class Basis:
 
 
 Product = Callable[[int, int, Block, Array], Array]
+Drawn = TypeVar("Drawn")
 
 
 def block_basis(sizes: Sequence[int], kind: Kind, seed: int) -> Basis:
@@ -120,7 +124,7 @@ def expand_block(seed: int, index: int, block: Block, a: Array, chunk: int = CHU
     """
     out = zeros(block.rows, a)
     if block.kind == Kind.IDENTITY:
-        out[convert(_order(seed, index, block)[: len(a)], a)] = a
+        out[convert(_order(seed, index, block.rows)[: len(a)], a)] = a
     elif block.kind == Kind.HADAMARD:
         signs, rows, columns = (convert(part, a) for part in _hadamard_parts(seed, index, block.rows))
         padded = zeros(len(columns), a)
@@ -135,7 +139,7 @@ def expand_block(seed: int, index: int, block: Block, a: Array, chunk: int = CHU
 def expand_block_transposed(seed: int, index: int, block: Block, g: Array, k: int, chunk: int = CHUNK) -> Array:
     """The first ``k`` columns of block number ``index``, transposed, times ``g`` (rows,): (k,) in g's dtype."""
     if block.kind == Kind.IDENTITY:
-        return g[convert(_order(seed, index, block)[:k], g)]
+        return g[convert(_order(seed, index, block.rows)[:k], g)]
     if block.kind == Kind.HADAMARD:
         signs, rows, columns = (convert(part, g) for part in _hadamard_parts(seed, index, block.rows))
         padded = zeros(len(columns), g)
@@ -157,7 +161,9 @@ def entries(seed: int, index: int, block: Block, c0: int, c1: int, *, like: Arra
     xp = namespace(like)
     columns = arange(c0, c1, like)
     if block.kind == Kind.IDENTITY:
-        return cast(arange(0, block.rows, like)[:, None] == convert(_order(seed, index, block)[c0:c1], like), columns)
+        return cast(
+            arange(0, block.rows, like)[:, None] == convert(_order(seed, index, block.rows)[c0:c1], like), columns
+        )
     if block.kind == Kind.HADAMARD:
         signs, rows, order = (convert(part, like) for part in _hadamard_parts(seed, index, block.rows))
         return (1 - 2 * (_popcount(rows[:, None] & order[c0:c1]) & 1)) * signs[:, None]
@@ -188,7 +194,17 @@ def _hadamard(bits: int) -> np.ndarray:
     return signs.astype(np.int8)
 
 
-@lru_cache(maxsize=64)
+def _cached(draw: Callable[..., Drawn]) -> Callable[..., Drawn]:
+    """Keep what was drawn last for blocks of ordinary size; a hostile file must not leave much memory behind."""
+    remembering = lru_cache(maxsize=64)(draw)
+
+    def choose(seed: int, index: int, rows: int) -> Drawn:
+        return (remembering if rows <= _ORDINARY else draw)(seed, index, rows)
+
+    return choose
+
+
+@_cached
 def _hadamard_parts(seed: int, index: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Signs (rows,), the rows (rows,) and the order of the columns (n,) taken from a Hadamard matrix of order n.
 
@@ -197,13 +213,13 @@ def _hadamard_parts(seed: int, index: int, rows: int) -> tuple[np.ndarray, np.nd
     """
     n = 1 << (rows - 1).bit_length()
     signs, row_words, column_words = (_words(seed, index, Kind.HADAMARD, use, n) for use in range(3))
-    return 1 - 2 * (signs[:rows] & 1), _sorted(row_words)[:rows], _sorted(column_words)
+    return (1 - 2 * (signs[:rows] & 1)).astype(np.int8), _sorted(row_words)[:rows], _sorted(column_words)
 
 
-@lru_cache(maxsize=64)
-def _order(seed: int, index: int, block: Block) -> np.ndarray:
+@_cached
+def _order(seed: int, index: int, rows: int) -> np.ndarray:
     """The row of every column of an identity block."""
-    return _sorted(_words(seed, index, Kind.IDENTITY, 0, block.rows))
+    return _sorted(_words(seed, index, Kind.IDENTITY, 0, rows))
 
 
 def _words(seed: int, index: int, kind: Kind, use: int, count: int) -> np.ndarray:

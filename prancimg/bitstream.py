@@ -6,6 +6,7 @@ otherwise.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import zlib
 from collections.abc import Iterable
@@ -26,10 +27,16 @@ MAX_PIXELS = 178_956_970
 """Default cap on width · height, the same as Pillow's decompression-bomb error."""
 MAX_SIDE = 1 << 20
 MAX_HIDDEN, MAX_LAYERS, MAX_CHANNELS = 512, 16, 16
-MAX_ENTRIES = 1 << 31
-"""Cap on the entries of B a decoder may have to generate."""
-MAX_WORK = 1 << 43
-"""Cap on multiply-accumulates of a whole render."""
+MAX_ENTRIES = 1 << 28
+"""Cap on the entries of B a decoder may have to generate: about 12 seconds."""
+SINE = 256
+"""What a sine of a large number costs, in multiply-accumulates."""
+MAX_WORK = 1 << 41
+"""Cap on the multiply-accumulates of a whole render: two to three minutes on one core."""
+MAX_WAVES = 1 << 20
+"""Cap on the wavefronts of a field, which are decoded one after the other: about two minutes."""
+MAX_FILE = 1 << 30
+"""Cap on the bytes of a file."""
 STEPS = 136
 """Step codes c mean the integer (8 + c % 8) << c // 8."""
 
@@ -100,6 +107,19 @@ class Header:
         """The grids of the field."""
         return Pyramid(self.height, self.width, self.luma_from, self.chroma_from)
 
+    def check(self) -> None:
+        """Refuse what would take too long to decode: a decoder's time and memory follow from these products."""
+        tensors = zip(self.tensors, self.siren.sizes, strict=True)
+        made = self.kind in (Kind.SIGN, Kind.POPCOUNT)  # the others take n log n at most
+        entries = sum(coded.k * size for coded, size in tensors if made and coded.k < size)
+        waves = sum(grid.width + 2 * grid.height - 2 for grid in self.pyramid.grids) if self.channels else 0
+        if entries > MAX_ENTRIES:
+            raise PrancImgError(f"the basis has {entries} entries, more than {MAX_ENTRIES}")
+        if waves > MAX_WAVES:
+            raise PrancImgError(f"a field of {self.width} x {self.height} takes {waves} steps, more than {MAX_WAVES}")
+        if self.width * self.height * (sum(self.siren.sizes) + SINE * self.hidden * self.layers) > MAX_WORK:
+            raise PrancImgError("the network is too large for so many pixels")
+
     def pack(self) -> bytes:
         """All fields in order, as varints; step and scale only where a tensor has coefficients."""
         numbers = [getattr(self, name) for name in (*_SCALARS, *(_FIELD_SCALARS if self.channels else ()))]
@@ -122,21 +142,14 @@ class Header:
         scalars = {name: number(name, *limits) for name, limits in _SCALARS.items()}
         if scalars["channels"]:
             scalars |= {name: number(name, *limits) for name, limits in _FIELD_SCALARS.items()}
-        coded, work, parameters = [], 0, 0
+        coded = []
         for name, shape in Siren(scalars["hidden"], scalars["layers"], scalars["channels"]).shapes.items():
-            size = math.prod(shape)
-            k = number(f"number of coefficients of {name}", 0, size)
+            k = number(f"number of coefficients of {name}", 0, math.prod(shape))
             coded.append(Coded(k, number("step", 0, STEPS - 1), number("scale", 0, SCALES - 1)) if k else Coded(0))
-            parameters += size
-            if k < size and scalars["kind"] in (Kind.SIGN, Kind.POPCOUNT):  # the others take n log n at most
-                work += k * size
         if at != len(data):
             raise PrancImgError("the header is longer than its fields")
         header = Header(**scalars, tensors=tuple(coded))
-        if work > MAX_ENTRIES:
-            raise PrancImgError(f"the basis has {work} entries, more than {MAX_ENTRIES}")
-        if header.width * header.height * parameters > MAX_WORK:
-            raise PrancImgError("the network is too large for so many pixels")
+        header.check()
         return header
 
 
@@ -172,8 +185,30 @@ def write(segments: Iterable[tuple[int, bytes]]) -> bytes:
     return b"".join(out)
 
 
+@dataclass(frozen=True)
+class Damage:
+    """Where a file stops being readable."""
+
+    error: PrancImgError
+    kind: int = 0
+    """The kind of the segment that is cut short, if one is."""
+    begun: bytes = b""
+    """What there is of its payload."""
+
+
 def read(data: bytes) -> dict[int, bytes]:
     """The payloads of a file's segments by kind, every checksum verified."""
+    segments, damage = salvage(data)
+    if damage:
+        raise damage.error
+    return segments
+
+
+def salvage(data: bytes) -> tuple[dict[int, bytes], Damage | None]:
+    """The payloads of the segments before the first damage, checksums verified, and that damage.
+
+    Raises PrancImgError where there is nothing to salvage: not a file of this version, or no header or no weights.
+    """
     if data[: len(SIGNATURE)] != SIGNATURE:
         if SIGNATURE.startswith(data):
             raise PrancImgError("the file is empty" if not data else "the file ends within its signature")
@@ -183,39 +218,49 @@ def read(data: bytes) -> dict[int, bytes]:
         raise PrancImgError("the file ends within its signature")
     if data[at - 1] != VERSION:
         raise PrancImgError(f"format version {data[at - 1]} is not supported (this is a decoder of version {VERSION})")
+    if len(data) > MAX_FILE:
+        raise PrancImgError(f"the file is larger than {MAX_FILE} bytes")
     segments: dict[int, bytes] = {}
-    while at < len(data):
+    damage = None
+    while at < len(data) and not damage:
         start, kind = at, data[at]
-        length, at = read_varint(data, at + 1)
+        try:
+            length, at = read_varint(data, at + 1)
+        except PrancImgError as error:
+            damage = Damage(error)
+            break
         end = at + length
         if end + 4 > len(data):
-            raise PrancImgError(f"the file is cut short: {end + 4 - len(data)} bytes or more are missing")
-        if zlib.crc32(data[start:end]) != int.from_bytes(data[end : end + 4], "little"):
-            raise PrancImgError(f"wrong checksum: the {_name(kind)} is damaged")
-        if kind < 128 and kind not in Segment.__members__.values():
+            missing = PrancImgError(f"the file is cut short: {end + 4 - len(data)} bytes or more are missing")
+            begun = data[at:end]
+            damage = Damage(missing) if _wrong_length(kind, data[at:]) else Damage(missing, kind, begun)
+        elif zlib.crc32(data[start:end]) != int.from_bytes(data[end : end + 4], "little"):
+            damage = Damage(PrancImgError(f"wrong checksum: the {_name(kind)} is damaged"))
+        elif kind < 128 and kind not in Segment.__members__.values():
             raise PrancImgError(f"the file needs feature {kind}, which this version does not know")
-        if kind in segments:
+        elif kind in segments:
             raise PrancImgError(f"the file has more than one {_name(kind)}")
-        segments[kind] = data[at:end]
-        at = end + 4
+        else:
+            segments[kind] = data[at:end]
+            at = end + 4
     for needed in (Segment.HEADER, Segment.WEIGHTS):
         if needed not in segments:
-            raise PrancImgError(f"the file is cut short: its {_name(needed)} is missing")
-    return segments
+            raise damage.error if damage else PrancImgError(f"the file is cut short: its {_name(needed)} is missing")
+    return segments, damage
 
 
-def whole_segments(data: bytes) -> bytes:
-    """A file that may end early, up to the end of its last whole segment."""
-    end = len(SIGNATURE) + 1
-    while end < len(data):
-        try:
-            length, at = read_varint(data, end + 1)
-        except PrancImgError:
-            break
-        if at + length + 4 > len(data):
-            break
-        end = at + length + 4
-    return data[:end]
+def _wrong_length(kind: int, rest: bytes) -> bool:
+    """Whether a segment that seems cut short is whole and says a wrong length: ``rest`` is all that follows it."""
+    if zlib.crc32(bytes([kind]) + varint(max(0, len(rest) - 4)) + rest[:-4]) == int.from_bytes(rest[-4:], "little"):
+        return True
+    for start, kind in enumerate(rest):  # or the next one begins here
+        if kind in Segment.__members__.values():
+            with contextlib.suppress(PrancImgError):
+                length, at = read_varint(rest, start + 1)
+                end = at + length
+                if rest[end : end + 4] == zlib.crc32(rest[start:end]).to_bytes(4, "little"):
+                    return True
+    return False
 
 
 def varint(number: int) -> bytes:

@@ -70,7 +70,7 @@ def _encode(options: argparse.Namespace) -> None:
     if options.strip:
         picture = replace(picture, metadata=only_orientation(picture.metadata))
     _note(options, options.input, picture.notes)
-    files.check_writable(options.output)
+    files.check_writable(options.output, options.input)
     began = time.perf_counter()
     target = {name: getattr(options, name) for name in ("bpp", "size", "quality", "psnr")}
     how = {name: getattr(options, name) for name in ("model", "effort", "seed", "device")}
@@ -100,15 +100,19 @@ def _decode(options: argparse.Namespace) -> None:
         output = files.PIPE if options.input == files.PIPE else str(Path(options.input).with_suffix(ending))
     if kind is None:
         kind = "PNG" if output == files.PIPE else format_of(Path(output).suffix)
+    files.check_writable(output, options.input)
     began = time.perf_counter()
     with _naming(options.input):
-        picture = prancimg.open(files.read(options.input), max_pixels=options.max_pixels)
+        data = files.read_prc(options.input)
+        picture = prancimg.open(data, max_pixels=options.max_pixels, allow_partial=options.allow_partial)
         samples = picture.array(
             _size(picture, options), options.crop, level=PREVIEW if options.preview else 0, depth=options.depth
         )
     metadata = only_orientation(picture.extras.metadata) if options.strip else picture.extras.metadata
     data, notes = save_samples(samples, metadata, kind)
     files.write(output, data)
+    if picture.damage:
+        _say(f"prancimg: {'standard input' if options.input == files.PIPE else options.input}: {picture.damage}")
     _note(options, output, notes)
     if options.verbose:
         _say(f"{output}: {samples.shape[1]} x {samples.shape[0]}, {time.perf_counter() - began:.2f} s")
@@ -123,7 +127,7 @@ def _size(picture: LazyImage, options: argparse.Namespace) -> tuple[int, int] | 
 
 def _info(options: argparse.Namespace) -> None:
     with _naming(options.input):
-        facts = prancimg.info(files.read(options.input))
+        facts = prancimg.info(files.read_prc(options.input))
     print(json.dumps(facts, indent=2) if options.json else "\n".join([options.input, *report(facts)]))
 
 
@@ -299,6 +303,9 @@ def _parser() -> argparse.ArgumentParser:
     decode.add_argument("--strip", action="store_true", help="leave out colour profile, EXIF and XMP")
     decode.add_argument(
         "--max-pixels", type=_number(int, 1), metavar="N", default=178_956_970, help="refuse larger pictures"
+    )
+    decode.add_argument(
+        "--allow-partial", action="store_true", help="of a damaged or truncated file, show what is there"
     )
     talk(decode)
 

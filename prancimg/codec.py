@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from prancimg.basis import Kind
 from prancimg.bitstream import MAX_PIXELS, VERSION, Segment
 from prancimg.errors import PrancImgError
 from prancimg.extras import MARGIN, Alpha, Extras, plane_to_png
-from prancimg.lazy import open_image
+from prancimg.lazy import DataLike, open_image, read_bytes
 from prancimg.picture import ImageLike, Picture, load_picture, only_orientation
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 
 ALPHA_SHARE, ALPHA_BPP = 0.3, 0.15
 """What lossless transparency may take: a share of the bytes asked for, or bits per pixel where none are."""
-
-DataLike = bytes | bytearray | memoryview | str | os.PathLike[str]
 
 
 def encode(
@@ -91,6 +88,21 @@ def encode_picture(
     progress: Callable[[float], None] | None = None,
 ) -> bytes:
     """:func:`encode` for a picture that is loaded already; ``target`` and ``options`` are named as there."""
+    try:
+        return _encode_picture(picture, target, options, progress)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch's word for it
+            raise
+        extent = f"{picture.colors.shape[1]} x {picture.colors.shape[0]}"
+        raise PrancImgError(f"there is not enough memory to encode a picture of {extent} pixels") from error
+
+
+def _encode_picture(
+    picture: Picture,
+    target: Mapping[str, Any],
+    options: Mapping[str, Any],
+    progress: Callable[[float], None] | None,
+) -> bytes:
     from prancimg import encoder  # the only way to torch, which takes seconds to import
 
     wanted, how = encoder.Target(**target), encoder.Options(**options)
@@ -147,21 +159,32 @@ def _coded_alpha(
     return Alpha(prc=prc) if len(prc) < len(png) else Alpha(png=png)
 
 
-def decode(source: DataLike, *, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
+def decode(source: DataLike, *, max_pixels: int | None = MAX_PIXELS, allow_partial: bool = False) -> Image.Image:
     """The picture in a .prc file (bytes, or a path): a Pillow image of mode RGB, RGBA, L, LA or (16 bits) I;16.
 
     Colour of 16 bits comes as 8, because Pillow has no such mode; ``prancimg.open(source).array()`` has it all.
 
+    Args:
+        source: the file.
+        max_pixels: the largest picture to decode; memory is about 70 bytes a pixel. None: no limit.
+        allow_partial: of a ``field`` file that is cut short or damaged, make the softer picture that its beginning
+            describes, with a :class:`UserWarning` that says what is missing.
+
     Raises:
-        PrancImgError: not a .prc file, damaged, from a later version, or of more than ``max_pixels`` pixels.
+        PrancImgError: not a .prc file, damaged, from a later version, of more than ``max_pixels`` pixels, or more than
+            the memory there is.
         OSError: a file that cannot be read.
     """
-    return open_image(source, max_pixels=max_pixels).render()
+    lazy = open_image(source, max_pixels=max_pixels, allow_partial=allow_partial)
+    picture = lazy.render()
+    if lazy.damage:
+        warnings.warn(lazy.damage, stacklevel=2)
+    return picture
 
 
 def info(source: DataLike) -> dict[str, Any]:
     """What a .prc file (bytes, or a path) says of itself, without rendering it. All checksums are verified."""
-    data = _bytes(source)
+    data = read_bytes(source)
     header, segments = decoder.read_header(data, None)
     extras = Extras.read(segments)
     return {
@@ -208,7 +231,3 @@ def load_image(image: ImageLike) -> np.ndarray:
         share = alpha[:, :, None] / np.iinfo(alpha.dtype).max
         colors = share * colors + (1 - share) * 255
     return np.asarray(np.rint(colors), np.uint8)
-
-
-def _bytes(source: DataLike) -> bytes:
-    return Path(source).read_bytes() if isinstance(source, str | os.PathLike) else bytes(source)

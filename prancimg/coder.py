@@ -207,3 +207,28 @@ class Decoder:
         except AssertionError as error:  # constriction's word for bytes no encoder wrote
             raise PrancImgError("the coefficients are damaged") from error
         return symbols.astype(np.int64)
+
+
+class BrokenOff(PrancImgError):
+    """A stream ends before what is asked for."""
+
+
+class BrokenOffDecoder(Decoder):
+    """Reads the beginning of a stream whose end is lost, as far as it is the same whatever the end was.
+
+    Decoding is monotone in the bytes, so it is enough to compare the least end there could be and the greatest.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        data = data[: len(data) // 4 * 4]
+        super().__init__(data)  # missing words count as 0
+        self._greatest = Decoder(data + b"\xff" * 16)
+
+    def _decode(self, model: object, argument: object) -> np.ndarray:
+        try:
+            symbols, others = super()._decode(model, argument), self._greatest._decode(model, argument)
+        except PrancImgError as error:
+            raise BrokenOff("the coefficients are cut short") from error
+        if not np.array_equal(symbols, others):
+            raise BrokenOff("the coefficients are cut short")
+        return symbols

@@ -15,14 +15,13 @@ one t do not depend on each other. The encoder computes all positions at once wi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
+from functools import cached_property
 
 import numpy as np
 
-from prancimg.coder import MEANS, TABLES, Decoder, Encoder, near_cost
+from prancimg.coder import MEANS, TABLES, BrokenOff, BrokenOffDecoder, Decoder, Encoder, near_cost
 from prancimg.field import MAX_LEVELS, Coefficients, Grid, Pyramid
 
 KINDS = ("luma", "chroma")
@@ -37,6 +36,8 @@ SQUASH_LIMIT = 256
 
 _CHUNK = 1 << 12
 """Positions that go through a network at a time, so that they stay in cache."""
+_BLOCK = 1 << 15
+"""Positions a decoder gathers the features of at a time."""
 _WEIGHT_BITS, _SQUASH_BITS, _HIDDEN_BITS = 12, 6, 8
 _WEIGHT_MAX = _HIDDEN_MAX = (1 << 15) - 1
 _MEAN_MAX = 1 << 13
@@ -50,15 +51,15 @@ def _squash_table() -> np.ndarray:
     v = np.arange(SQUASH_LIMIT + 1)
     i = np.minimum(np.searchsorted(xs, v, "right") - 1, len(xs) - 2)
     half = ys[i] + (ys[i + 1] - ys[i]) * (v - xs[i]) // (xs[i + 1] - xs[i])
-    return np.concatenate([-half[:0:-1], half]).astype(np.float64)
+    return np.concatenate([-half[:0:-1], half]).astype(np.int16)
 
 
 SQUASH = _squash_table()
-"""squash(-256) ... squash(256), in units of 2**-6."""
+"""squash(-256) ... squash(256), in units of 2**-6, int16: 16 times their largest still fits."""
 
 
 def squash(q: np.ndarray) -> np.ndarray:
-    """Compress integers to features: odd, piecewise linear, like 64 asinh, flat beyond ±256. Integers as float64."""
+    """Compress integers to features, int16: odd, piecewise linear, like 64 asinh, flat beyond ±256."""
     features: np.ndarray = SQUASH[np.minimum(np.maximum(q, -SQUASH_LIMIT) + SQUASH_LIMIT, 2 * SQUASH_LIMIT)]
     return features
 
@@ -134,7 +135,7 @@ def networks(theta: Mapping[str, np.ndarray], fraction: int, rate: int) -> dict[
 
 
 def raise_twofold(x: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear enlargement of integers (h, w) as float64, times 16; edges repeated, cut to (height, width)."""
+    """Bilinear enlargement of integers (h, w), times 16; edges repeated, cut to (height, width)."""
     for axis in (0, 1):
         x = np.moveaxis(x, axis, 0)
         before, after = np.concatenate([x[:1], x[:-1]]), np.concatenate([x[1:], x[-1:]])
@@ -143,66 +144,111 @@ def raise_twofold(x: np.ndarray, height: int, width: int) -> np.ndarray:
     return x[:height, :width]
 
 
-def _shifted(x: np.ndarray, offsets: Iterable[tuple[int, int]], mode: str) -> list[np.ndarray]:
-    """x[y + dy, x + dx] for every offset; outside lie zeros (``constant``) or the edge (``edge``)."""
-    height, width = x.shape
-    wide = np.pad(x, 2, mode=mode)  # type: ignore[call-overload]
-    return [wide[2 + dy : 2 + dy + height, 2 + dx : 2 + dx + width] for dy, dx in offsets]
-
-
-def _known(grid: Grid, done: Mapping[tuple[int, int], np.ndarray]) -> np.ndarray:
-    """The features from grids that came before, (inputs - causal, h * w); ``done`` holds them squashed."""
-    nothing = np.zeros((grid.height, grid.width))
-    parent = done.get((grid.component, grid.level + 1))
-    if parent is None:
-        rows = [nothing] * (1 + len(PARENT))
-    else:
-        rows = [parent.repeat(2, 0).repeat(2, 1)[: grid.height, : grid.width]]
-        rows += _shifted(np.floor(raise_twofold(parent, grid.height, grid.width) / 16), PARENT, "edge")
-    if grid.component:
-        luma = done.get((0, grid.level))
-        rows += [nothing] * len(LUMA) if luma is None else _shifted(luma, LUMA, "edge")
-        rows.append(done.get((1, grid.level), nothing) if grid.component == 2 else nothing)
-    return np.stack(rows).reshape(len(rows), -1)
+_EDGE = 2
+"""How far features lie from their position, at most."""
 
 
 @dataclass(frozen=True)
-class _Waves:
-    """The wavefronts of a grid, and a skewed layout in which a wave's neighbours lie at constant distances.
+class _Features:
+    """Where the features of a grid's positions are found: padded planes (h + 4, w + 4), and a plane and an offset each.
 
-    Position (y, x) lies in row x + 2y + 6 and column y + 2 of an array with ``pitch`` columns.
+    Memory is what counts here: a decoder holds at most four planes of 16 bits a position.
     """
 
-    pitch: int
-    size: int
-    raster: np.ndarray
-    """Raster index of every position, wave after wave."""
-    skewed: np.ndarray
-    """Its index in the skewed array."""
-    bounds: list[int]
-    """Wave i is bounds[i] .. bounds[i + 1] - 1."""
-    taps: np.ndarray
-    """Distances of the causal neighbours in the skewed array, (causal, 1)."""
+    planes: list[np.ndarray]
+    taps: list[tuple[int, int, int]]
+    """Plane (-1: the feature is 0), dy and dx of every feature."""
+
+    @staticmethod
+    def known(grid: Grid, done: Mapping[tuple[int, int], np.ndarray]) -> _Features:
+        """The features from grids that came before; ``done`` holds them squashed."""
+        planes: list[np.ndarray] = []
+        taps: list[tuple[int, int, int]] = []
+
+        def add(plane: np.ndarray | None, offsets: Iterable[tuple[int, int]]) -> None:
+            taps.extend((-1 if plane is None else len(planes), dy, dx) for dy, dx in offsets)
+            if plane is not None:
+                planes.append(np.pad(plane, _EDGE, mode="edge"))
+
+        parent = done.get((grid.component, grid.level + 1))
+        if parent is None:
+            add(None, ((0, 0), *PARENT))
+        else:
+            add(parent.repeat(2, 0)[: grid.height].repeat(2, 1)[:, : grid.width], ((0, 0),))
+            add(raise_twofold(parent, grid.height, grid.width) >> 4, PARENT)
+        if grid.component:
+            add(done.get((0, grid.level)), LUMA)
+            add(done.get((1, grid.level)) if grid.component == 2 else None, ((0, 0),))
+        return _Features(planes, taps)
+
+    @staticmethod
+    def causal(q: np.ndarray) -> _Features:
+        """The causal neighbours in a grid."""
+        return _Features([np.pad(squash(q), _EDGE)], [(0, dy, dx) for dy, dx in CAUSAL])
+
+    def everywhere(self, grid: Grid) -> np.ndarray:
+        """The features of all positions: (features, h, w) float64."""
+        out = np.zeros((len(self.taps), grid.height, grid.width))
+        for row, (plane, dy, dx) in zip(out, self.taps, strict=True):
+            if plane >= 0:
+                y, x = _EDGE + dy, _EDGE + dx
+                row[:] = self.planes[plane][y : y + grid.height, x : x + grid.width]
+        return out
+
+    def at(self, grid: Grid, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """The features of some positions: (features, n) float64."""
+        out, pitch = np.zeros((len(self.taps), len(y))), grid.width + 2 * _EDGE
+        place = (y + _EDGE) * pitch + x + _EDGE
+        for row, (plane, dy, dx) in zip(out, self.taps, strict=True):
+            if plane >= 0:
+                row[:] = self.planes[plane].reshape(-1)[place + (dy * pitch + dx)]
+        return out
 
 
-@lru_cache(maxsize=64)
-def _waves(height: int, width: int) -> _Waves:
-    y, x = np.divmod(np.arange(height * width), width)
-    t = x + 2 * y
-    order = np.argsort(t, kind="stable")
-    pitch = height + 2
-    bounds = np.concatenate([[0], np.cumsum(np.bincount(t))]).tolist()
-    taps = np.array([(dx + 2 * dy) * pitch + dy for dy, dx in CAUSAL])[:, None]
-    skewed = ((t + 6) * pitch + y + 2)[order]
-    return _Waves(pitch, (width + 2 * height + 6) * pitch, order, skewed, bounds, taps)
+@dataclass(frozen=True)
+class Waves:
+    """The wavefronts of a grid: wave t holds the positions with x + 2y = t, by rising y."""
+
+    height: int
+    width: int
+
+    @cached_property
+    def first(self) -> np.ndarray:
+        """The least y of every wave."""
+        t = np.arange(self.width + 2 * self.height - 2)
+        first: np.ndarray = np.maximum(0, t - self.width + 2 >> 1)
+        return first
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """The number of positions in every wave; it can be none."""
+        last = np.minimum(self.height - 1, np.arange(len(self.first)) >> 1)
+        counts: np.ndarray = np.maximum(0, last - self.first + 1)
+        return counts
+
+    def blocks(self, size: int) -> Iterator[range]:
+        """Consecutive waves of about ``size`` positions together, or one that has more."""
+        ends, start = np.cumsum(self.counts), 0
+        while start < len(ends):
+            before = int(ends[start - 1]) if start else 0
+            stop = max(start + 1, int(np.searchsorted(ends, before + size, "right")))
+            yield range(start, stop)
+            start = stop
+
+    def positions(self, waves: range) -> tuple[np.ndarray, np.ndarray]:
+        """y and x of all positions in some waves, wave after wave."""
+        counts = self.counts[waves.start : waves.stop]
+        t = np.repeat(np.arange(waves.start, waves.stop), counts)
+        y = np.arange(len(t)) + np.repeat(self.first[waves.start : waves.stop] - np.cumsum(counts) + counts, counts)
+        return y, t - 2 * y
 
 
 def distributions(
     grid: Grid, q: np.ndarray, done: Mapping[tuple[int, int], np.ndarray], network: Network
 ) -> tuple[np.ndarray, np.ndarray]:
     """The encoder's side, all positions of a grid at once: means in eighths and tables, (h * w,) in raster order."""
-    near = np.stack(_shifted(squash(q), CAUSAL, "constant")).reshape(len(CAUSAL), -1)
-    features = np.concatenate([near, _known(grid, done)])
+    parts = [_Features.causal(q).everywhere(grid), _Features.known(grid, done).everywhere(grid)]
+    features = np.concatenate(parts).reshape(-1, grid.count)
     mean, table = np.empty(grid.count, np.int64), np.empty(grid.count, np.int64)
     for start in range(0, grid.count, _CHUNK):
         here = slice(start, start + _CHUNK)
@@ -227,42 +273,73 @@ def encode_field(pyramid: Pyramid, q: Coefficients, nets: Mapping[str, Network],
     done: dict[tuple[int, int], np.ndarray] = {}
     for grid in pyramid.grids:
         if grid.level in levels:
-            waves = _waves(grid.height, grid.width)
             mean, table = distributions(grid, q[grid.key], done, nets[KINDS[grid.component > 0]])
-            values, mean, table = (x[waves.raster] for x in (q[grid.key].reshape(-1).astype(np.int64), mean, table))
-            for start, stop in pairwise(waves.bounds):
-                if start < stop:
-                    encoder.put_near(values[start:stop], mean[start:stop], table[start:stop])
+            values, waves = q[grid.key].reshape(-1).astype(np.int64), Waves(grid.height, grid.width)
+            for block in waves.blocks(_BLOCK):
+                y, x = waves.positions(block)
+                place, start = y * grid.width + x, 0
+                for count in waves.counts[block.start : block.stop].tolist():
+                    here = place[start : start + count]
+                    if count:
+                        encoder.put_near(values[here], mean[here], table[here])
+                    start += count
         done[grid.key] = squash(q[grid.key])
     return encoder.finish()
 
 
 def decode_field(
-    pyramid: Pyramid, data: bytes, nets: Mapping[str, Network], levels: range, known: Coefficients
+    pyramid: Pyramid, data: bytes, nets: Mapping[str, Network], levels: range, known: Coefficients, whole: bool = True
 ) -> Coefficients:
-    """The grids of some levels from their stream; ``known`` holds the grids of all coarser levels."""
-    decoder = Decoder(data)
+    """The grids of some levels from their stream; ``known`` holds the grids of all coarser levels.
+
+    Of a stream that is not ``whole``, what its beginning determines; everything else is 0.
+    """
+    decoder = Decoder(data) if whole else BrokenOffDecoder(data)
     done = {key: squash(grid) for key, grid in known.items()}
     out: Coefficients = {}
+    ended = False
     for grid in pyramid.grids:
-        if grid.level not in levels:
-            continue
-        network, waves = nets[KINDS[grid.component > 0]], _waves(grid.height, grid.width)
-        known_first = network.a[:, len(CAUSAL) :] @ _known(grid, done)[:, waves.raster]
-        known_first += network.bias(grid)
-        causal = np.ascontiguousarray(network.a[:, : len(CAUSAL)])
-        skewed, values = np.zeros(waves.size), np.empty(grid.count, np.int32)
-        for start, stop in pairwise(waves.bounds):
-            if start == stop:
-                continue
-            place = waves.skewed[start:stop]
-            first = causal @ skewed[waves.taps + place]
-            first += known_first[:, start:stop]
-            now = decoder.take_near(*network(first))
-            values[start:stop] = now
-            skewed[place] = squash(now)
-        raster = np.empty(grid.count, np.int32)
-        raster[waves.raster] = values
-        out[grid.key] = raster.reshape(grid.height, grid.width)
-        done[grid.key] = squash(out[grid.key])
+        if grid.level in levels:
+            out[grid.key] = np.zeros((grid.height, grid.width), np.int32)
+            if not ended:
+                try:
+                    _decode_grid(grid, out[grid.key], decoder, nets[KINDS[grid.component > 0]], done)
+                except BrokenOff:
+                    ended = True
+                done[grid.key] = squash(out[grid.key])
     return out
+
+
+def _decode_grid(
+    grid: Grid, out: np.ndarray, decoder: Decoder, network: Network, done: Mapping[tuple[int, int], np.ndarray]
+) -> None:
+    """Fill one grid ``out``. Beyond it and the planes of its features, memory is that of a block of positions."""
+    features, waves = _Features.known(grid, done), Waves(grid.height, grid.width)
+    of_known = network.a[:, len(CAUSAL) :]
+    of_causal = np.ascontiguousarray(network.a[:, : len(CAUSAL)])
+    # The last waves, squashed: wave t in row t % 8, y in column y + 2. All causal neighbours are at most 5 waves old.
+    recent = np.zeros((8, grid.height + _EDGE))
+    flat, pitch = recent.reshape(-1), grid.height + _EDGE
+    taps = np.array([[[(t + dx + 2 * dy & 7) * pitch + dy + _EDGE] for dy, dx in CAUSAL] for t in range(8)])
+    column, bounds = np.arange(grid.height), [(0, 0)] * 8
+    for block in waves.blocks(_BLOCK):
+        y, x = waves.positions(block)
+        first = of_known @ features.at(grid, y, x)
+        first += network.bias(grid)
+        values, start = np.empty(len(y), np.int32), 0
+        firsts, counts = (each[block.start : block.stop].tolist() for each in (waves.first, waves.counts))
+        try:
+            for t, top, count in zip(block, firsts, counts, strict=True):
+                if not count:
+                    continue
+                slot = t & 7
+                sums = of_causal @ flat.take(taps[slot] + column[top : top + count])
+                sums += first[:, start : start + count]
+                now = decoder.take_near(*network(sums))
+                values[start : start + count] = now
+                recent[slot, slice(*bounds[slot])] = 0
+                bounds[slot] = top + _EDGE, top + _EDGE + count
+                recent[slot, slice(*bounds[slot])] = squash(now)
+                start += count
+        finally:
+            out[y[:start], x[:start]] = values[:start]

@@ -9,12 +9,15 @@ import numpy as np
 
 from prancimg import bitstream, context
 from prancimg.basis import Block, Kind, expand_block
-from prancimg.bitstream import Coded, Header, Segment
+from prancimg.bitstream import Coded, Damage, Header, Segment
 from prancimg.coder import Decoder
 from prancimg.errors import PrancImgError
 from prancimg.field import Coefficients, step_value
 from prancimg.prior import load_prior
 from prancimg.siren import FRACTION, Siren, render, render_field
+
+BYTES_A_PIXEL = 70
+"""What decoding a field takes, the picture included."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,17 @@ class Model:
 def read_header(data: bytes, max_pixels: int | None = bitstream.MAX_PIXELS) -> tuple[Header, dict[int, bytes]]:
     """The checked header and all segments of a file."""
     segments = bitstream.read(data)
+    return checked_header(segments, max_pixels), segments
+
+
+def checked_header(segments: Mapping[int, bytes], max_pixels: int | None) -> Header:
+    """The header, if the picture has no more than ``max_pixels`` pixels."""
     header = Header.unpack(segments[Segment.HEADER])
     if max_pixels is not None and header.width * header.height > max_pixels:
         raise PrancImgError(
             f"the picture has {header.width} x {header.height} pixels, more than the limit of {max_pixels}"
         )
-    return header, segments
+    return header
 
 
 def read_coefficients(header: Header, segments: Mapping[int, bytes]) -> list[np.ndarray]:
@@ -70,7 +78,7 @@ def read_coefficients(header: Header, segments: Mapping[int, bytes]) -> list[np.
 
 
 def decode_array(data: bytes, max_pixels: int | None = bitstream.MAX_PIXELS) -> np.ndarray:
-    """The picture in a .prc file: (height, width, 3) uint8 sRGB. Raises PrancImgError on anything else."""
+    """The colours in a .prc file: (height, width, 3) uint8 sRGB. Raises PrancImgError on anything else."""
     header, segments = read_header(data, max_pixels)
     model = Model.of(header)
     theta = model.parameters(read_coefficients(header, segments), header.tensors)
@@ -81,14 +89,49 @@ def decode_array(data: bytes, max_pixels: int | None = bitstream.MAX_PIXELS) -> 
 
 
 def read_field(header: Header, segments: Mapping[int, bytes], theta: Mapping[str, np.ndarray]) -> Coefficients:
-    """All grids of the field, from its segments: number l holds the levels from l up to the coarser one before."""
+    """All grids of the field."""
+    q, missing = read_field_beginning(header, segments, theta, None)
+    if missing:
+        raise PrancImgError(f"the file is cut short: {missing}")
+    return q
+
+
+def read_field_beginning(
+    header: Header,
+    segments: Mapping[int, bytes],
+    theta: Mapping[str, np.ndarray],
+    damage: Damage | None,
+    finest: int = 0,
+) -> tuple[Coefficients, str]:
+    """The grids of the levels from ``finest`` up, and what is missing of them, in words.
+
+    What does not come before the damage is 0. Segment l of the field holds the levels from l to the coarser one before.
+    """
+    kinds = [kind for kind in segments if Segment.FIELD_0 <= kind <= Segment.FIELD_6]
+    if kinds != sorted(kinds, reverse=True):
+        raise PrancImgError("the field's segments are not in order")
     nets = context.networks(theta, FRACTION, header.rate)
     pyramid, q = header.pyramid, Coefficients()
-    above = pyramid.levels
+    above, lacks = pyramid.levels, []
     for level in reversed(range(pyramid.levels)):
-        if Segment.FIELD_0 + level in segments:
-            q |= context.decode_field(pyramid, segments[Segment.FIELD_0 + level], nets, range(level, above), q)
+        kind, levels = Segment.FIELD_0 + level, range(level, above)
+        if above <= finest:
+            break
+        if kind in segments:
+            q |= context.decode_field(pyramid, segments[kind], nets, levels, q)
             above = level
-    if len(q) < len(pyramid.grids):
-        raise PrancImgError("the file is cut short: a field segment is missing")
-    return q
+        elif damage and damage.kind == kind and damage.begun:
+            q |= context.decode_field(pyramid, damage.begun, nets, levels, q, whole=False)
+            lacks.append(f"part of {_named(levels)}")
+            break
+    lost = [grid for grid in pyramid.grids if grid.key not in q and grid.level >= finest]
+    if lost:
+        share = sum(grid.count for grid in lost) / sum(grid.count for grid in pyramid.grids)
+        lacks.append(f"{_named(sorted({grid.level for grid in lost}))} ({100 * share:.0f} % of its coefficients)")
+    q |= {grid.key: np.zeros((grid.height, grid.width), np.int32) for grid in lost}
+    q = {key: grid for key, grid in q.items() if key[1] >= finest}
+    return q, f"its field lacks {' and '.join(lacks)}" if lacks else ""
+
+
+def _named(levels: Sequence[int]) -> str:
+    return f"level {levels[0]}" if len(levels) == 1 else f"levels {levels[0]} to {levels[-1]}"

@@ -241,9 +241,12 @@ def fit_to_size(
 ) -> Encoded:
     """One fit of one plan, rounded and written so that the file has at most ``size`` bytes."""
     header = _header(image, plan, seed)
+    header.check()
     model = Model.of(header)
     bits = 8.0 * (size - len(_file(header, []))) - 32
     fitted = fit_siren(image, model, plan.counts, bits, iterations=iterations, device=device, progress=progress)
+    if not all(np.isfinite(a).all() for a in fitted.alpha):
+        raise PrancImgError("the fit diverged")
     ends = np.cumsum(plan.counts)
 
     def attempt(shift: int, cut: float) -> tuple[bytes, list[np.ndarray], Header]:

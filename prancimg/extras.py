@@ -6,6 +6,7 @@ All of it is optional, in segments that a decoder may skip; the colours stay the
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -153,8 +154,10 @@ def png_to_plane(data: bytes, height: int, width: int) -> np.ndarray:
                 raise PrancImgError("the alpha segment does not belong to the picture")
             deep = image.mode == "I;16"
             samples = np.asarray(image if deep else image.convert("L"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, LookupError, EOFError, struct.error, zlib.error) as error:
         if isinstance(error, PrancImgError):
             raise
+        raise PrancImgError(f"the alpha segment is broken: {error}") from error
+    except Image.DecompressionBombError as error:
         raise PrancImgError(f"the alpha segment is broken: {error}") from error
     return samples.astype(np.float32) / np.float32(65535 if deep else 255)

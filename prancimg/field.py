@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from prancimg.arrays import Array, namespace
+from prancimg.arrays import Array, cast, namespace
 
 MAX_LEVELS = 7
 COMPONENTS = 3
@@ -127,12 +127,12 @@ def features(
     step: float,
     lift: Callable[[Array, Array, Sequence[Array], Array, int, int], Array] = lift,
 ) -> Array:
-    """Coefficients (h, w) by (component, level), as floats, to the field (channels, height, width)."""
+    """Coefficients (h, w) by (component, level) to the field (channels, height, width)."""
     field, gain = None, directions(weights) * step
     for level in reversed(range(pyramid.levels)):
         first = 0 if (0, level) in q else 1
         last = COMPONENTS if (1, level) in q else 1
-        grids, along = [q[c, level] for c in range(first, last)], gain[level, first:last]
+        grids, along = [cast(q[c, level], gain) for c in range(first, last)], gain[level, first:last]
         if field is None:
             field = sum(direction[:, None, None] * grid for grid, direction in zip(grids, along, strict=True))
         else:

@@ -32,6 +32,7 @@ class FieldSearch:
         self, image: np.ndarray, effort: int, seed: int, device: torch.device, progress: Progress | None
     ) -> None:
         self.image, self.seed, self.device, self.progress = image, seed, device, progress
+        Setup().header(image, PRICES[0], (0, 0)).check()
         self.iterations = EFFORTS[effort]
         self.pixels = image.shape[0] * image.shape[1]
 
@@ -90,7 +91,7 @@ class FieldSearch:
             if self.progress:
                 self.progress(min(1.0, start + share * part))
 
-        return fit_field(
+        fitted = fit_field(
             self.image,
             seed=self.seed,
             iterations=self.iterations,
@@ -99,6 +100,9 @@ class FieldSearch:
             bits=bits,
             progress=advance,
         )
+        if not np.isfinite(fitted.field).all():
+            raise PrancImgError("the fit diverged")
+        return fitted
 
 
 def _nothing(image: np.ndarray) -> tuple[Header, list[np.ndarray], Coefficients]:

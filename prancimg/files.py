@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import stat
 import sys
-import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
+from prancimg.bitstream import MAX_FILE, SIGNATURE
 from prancimg.errors import PrancImgError
 
 PIPE = "-"
@@ -20,8 +22,21 @@ def read(name: str) -> bytes:
     return sys.stdin.buffer.read() if name == PIPE else Path(name).read_bytes()
 
 
+def read_prc(name: str | os.PathLike[str]) -> bytes:
+    """What there is of a .prc file, or of standard input: of anything else not much, and not for long."""
+    if name == PIPE:
+        return _beginning(sys.stdin.buffer)
+    with Path(name).open("rb") as file:
+        return _beginning(file)
+
+
+def _beginning(file: BinaryIO) -> bytes:
+    start = file.read(len(SIGNATURE))
+    return start + file.read(MAX_FILE + 1 - len(start)) if start == SIGNATURE else start
+
+
 def write(name: str, data: bytes) -> None:
-    """Write all of a file or nothing: through a temporary neighbour that takes its place at the end."""
+    """Write all of a file or nothing: a new file that takes its place at the end."""
     if name == PIPE:
         if sys.stdout.isatty():
             raise PrancImgError("will not write binary data to a terminal; name a file or use a pipe")
@@ -32,17 +47,32 @@ def write(name: str, data: bytes) -> None:
         path.write_bytes(data)  # a device or a named pipe cannot be replaced
         return
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        umask = os.umask(0)
+        os.umask(umask)
+        _replace(path, data, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask)
     except OSError as error:
         raise OSError(error.errno, error.strerror, name) from error
+
+
+def _replace(path: Path, data: bytes, mode: int) -> None:
+    """Put a whole new file in the place of ``path``. Until it is whole it has no name, where the system can do that,
+    so that not even a process that is killed leaves anything behind."""
+    temporary = str(path.with_name(f".{path.name}.{secrets.token_hex(8)}"))
+    handle = None
+    if hasattr(os, "O_TMPFILE") and Path("/proc/self/fd").is_dir():
+        with contextlib.suppress(OSError):  # not on every file system
+            handle = os.open(path.parent, os.O_WRONLY | os.O_TMPFILE, 0o600)
+    nameless = handle is not None
+    if handle is None:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask)
+            os.fsync(handle)
+            os.chmod(handle if nameless else temporary, mode)
+            if nameless:
+                os.link(f"/proc/self/fd/{handle}", temporary, src_dir_fd=handle)  # only then it follows the link
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -50,9 +80,13 @@ def write(name: str, data: bytes) -> None:
         raise
 
 
-def check_writable(name: str) -> None:
-    """Fail before the work, not after it."""
-    folder = Path(os.path.realpath(name)).parent
-    if name != PIPE and not os.access(folder, os.W_OK):
-        number = errno.EACCES if folder.is_dir() else errno.ENOENT
-        raise OSError(number, os.strerror(number), str(folder))
+def check_writable(name: str, source: str = PIPE) -> None:
+    """Fail before the work, not after it; also if the output would take the place of ``source``."""
+    path = Path(os.path.realpath(name))
+    if name == PIPE or (path.exists() and not stat.S_ISREG(path.stat().st_mode)):
+        return
+    if not os.access(path.parent, os.W_OK):
+        number = errno.EACCES if path.parent.is_dir() else errno.ENOENT
+        raise OSError(number, os.strerror(number), str(path.parent))
+    if source != PIPE and path.exists() and path.samefile(source):
+        raise PrancImgError(f"{name}: the output would take the place of the input")

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from prancimg import context, decoder
-from prancimg.bitstream import MAX_PIXELS, Header, Segment
+from prancimg import bitstream, decoder, files
+from prancimg.bitstream import MAX_PIXELS
 from prancimg.decoder import Model
-from prancimg.errors import PrancImgError
+from prancimg.errors import PrancImgError, enough_memory
 from prancimg.extras import MARGIN, OPAQUE, Alpha, Extras, png_to_plane
 from prancimg.field import MAX_LEVELS, Coefficients, step_value
 from prancimg.picture import to_image
-from prancimg.siren import FRACTION
 from prancimg.view import Box, Canvas
 
+DataLike = bytes | bytearray | memoryview | str | os.PathLike[str]
 Region = tuple[int, int, int, int]
 """x, y, width, height in pixels of the picture."""
 
@@ -34,9 +32,13 @@ class LazyImage:
     def __init__(self, data: bytes, max_pixels: int | None = MAX_PIXELS, *, allow_partial: bool = False) -> None:
         """Raises PrancImgError if ``data`` is no .prc file or a damaged one.
 
-        With ``allow_partial``, levels that are missing at its end make the picture softer instead.
+        With ``allow_partial``, what is missing or damaged at its end makes the picture softer instead.
         """
-        self._header, self._segments = decoder.read_header(data, max_pixels)
+        self._segments, self._cut = bitstream.salvage(data)
+        if self._cut and not allow_partial:
+            raise self._cut.error
+        self._header = decoder.checked_header(self._segments, max_pixels)
+        self._lacks = ""
         self._extras = Extras.read(self._segments)
         self._max_pixels, self._allow_partial = max_pixels, allow_partial
         self._lock = Lock()
@@ -72,6 +74,12 @@ class LazyImage:
     def levels(self) -> int:
         """Levels of the field; ``render(level=levels - 1)`` is the coarsest. 1 where there is no field."""
         return self._header.pyramid.levels if self._header.channels else 1
+
+    @property
+    def damage(self) -> str:
+        """Why the file is not whole and, once something was rendered, what its picture lacks. Empty for whole files."""
+        reasons = [str(self._cut.error)] if self._cut else ["the file is cut short"] if self._lacks else []
+        return "; ".join([*reasons, self._lacks] if self._lacks else reasons)
 
     @property
     def info(self) -> dict[str, Any]:
@@ -121,7 +129,8 @@ class LazyImage:
         columns, rows = (-(-width >> level), -(-height >> level)) if size is None else size
         if min(columns, rows) < 1 or (self._max_pixels is not None and columns * rows > self._max_pixels):
             raise PrancImgError(f"a size of {columns} x {rows} pixels is out of range (limit: {self._max_pixels})")
-        return self._samples((y, x, y + height, x + width), rows, columns, min(level, self.levels - 1), depth)
+        with enough_memory(f"{self.width} x {self.height}"):
+            return self._samples((y, x, y + height, x + width), rows, columns, min(level, self.levels - 1), depth)
 
     def _samples(self, box: Box, rows: int, columns: int, level: int, depth: int) -> np.ndarray:
         canvas, everything = self._canvas(level), (0, 0, self.height, self.width)
@@ -153,7 +162,12 @@ class LazyImage:
             theta = model.parameters(decoder.read_coefficients(header, self._segments), header.tensors)
         q: Coefficients = {}
         if header.channels:
-            q = read_levels(header, self._segments, theta, finest, self._allow_partial)
+            pixels = (header.width >> finest) * (header.height >> finest)
+            np.empty(decoder.BYTES_A_PIXEL * pixels, np.uint8)  # if there is too little memory, say so at once
+            q, lacks = decoder.read_field_beginning(header, self._segments, theta, self._cut, finest)
+            if lacks and not self._allow_partial:
+                raise PrancImgError(f"the file is cut short: {lacks}")
+            self._lacks = self._lacks or lacks
         return Canvas(header.siren, theta, header.pyramid, q, step_value(header.step), header.rate, finest)
 
     def _opacity(self, alpha: Alpha, box: Box, rows: int, columns: int, level: int) -> np.ndarray:
@@ -177,40 +191,24 @@ class LazyImage:
         return part if part.shape == (rows, columns) else np.clip(_resized(part, rows, columns), 0, 1)
 
 
-def open_image(
-    source: bytes | bytearray | memoryview | str | os.PathLike[str], *, max_pixels: int | None = MAX_PIXELS
-) -> LazyImage:
+def open_image(source: DataLike, *, max_pixels: int | None = MAX_PIXELS, allow_partial: bool = False) -> LazyImage:
     """Open a .prc file (bytes, or a path) without decoding it: ``prancimg.open``.
 
     >>> picture = prancimg.open("photo.prc")
     >>> picture.render(region=(100, 50, 64, 64), size=(640, 640)).save("detail.png")
 
+    With ``allow_partial`` a damaged or truncated file gives a softer picture; :attr:`LazyImage.damage` says why.
+
     Raises:
         PrancImgError: not a .prc file, damaged, from a later version, or of more than ``max_pixels`` pixels.
         OSError: a file that cannot be read.
     """
-    data = Path(source).read_bytes() if isinstance(source, str | os.PathLike) else bytes(source)
-    return LazyImage(data, max_pixels)
+    return LazyImage(read_bytes(source), max_pixels, allow_partial=allow_partial)
 
 
-def read_levels(
-    header: Header, segments: Mapping[int, bytes], theta: Mapping[str, np.ndarray], finest: int, allow_partial: bool
-) -> Coefficients:
-    """The grids of the levels from ``finest`` up; segments that only hold finer ones are not looked at.
-
-    With ``allow_partial`` segments may be missing, but for the first.
-    """
-    nets = context.networks(theta, FRACTION, header.rate)
-    pyramid, q = header.pyramid, Coefficients()
-    above = pyramid.levels
-    for level in reversed(range(pyramid.levels)):
-        if above > finest and Segment.FIELD_0 + level in segments:
-            q |= context.decode_field(pyramid, segments[Segment.FIELD_0 + level], nets, range(level, above), q)
-            above = level
-    wanted = min(grid.level for grid in pyramid.grids)
-    if above > max(wanted, finest) and not (allow_partial and q):
-        raise PrancImgError("the file is cut short: a field segment is missing")
-    return {key: grid for key, grid in q.items() if key[1] >= finest}
+def read_bytes(source: DataLike) -> bytes:
+    """The bytes of a .prc file (bytes, or a path)."""
+    return files.read_prc(source) if isinstance(source, str | os.PathLike) else bytes(source)
 
 
 def _resampled(canvas: Canvas, box: Box, rows: int, columns: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING
 
 from PIL import Image, ImageFile
 
-from prancimg.bitstream import SIGNATURE, whole_segments
+from prancimg.bitstream import SIGNATURE
 from prancimg.errors import PrancImgError
 from prancimg.lazy import LazyImage
 
@@ -22,7 +22,7 @@ MIME = "image/x-prc"
 class PrcImageFile(ImageFile.ImageFile):
     """A .prc file that ``Image.open`` found: size, mode and metadata at once, the pixels when they are needed.
 
-    ``ImageFile.LOAD_TRUNCATED_IMAGES`` lets files through that end early, as soon as they hold the coarse levels.
+    ``ImageFile.LOAD_TRUNCATED_IMAGES`` lets files through that end early, as soon as they hold the network.
     """
 
     format = FORMAT
@@ -31,8 +31,6 @@ class PrcImageFile(ImageFile.ImageFile):
     def _open(self) -> None:
         assert self.fp is not None
         data = self.fp.read()
-        if ImageFile.LOAD_TRUNCATED_IMAGES:
-            data = whole_segments(data)
         try:
             # Pillow has its own limit on pixels, checked after this and before any are made.
             self._lazy = LazyImage(data, None, allow_partial=ImageFile.LOAD_TRUNCATED_IMAGES)

@@ -8,7 +8,7 @@ factor ω0 = 30 is part of the weights here: a hidden layer is sin(W h + b). Ren
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -89,28 +89,35 @@ class Siren:
         return weights[f"w{self.layers}"] @ h + weights[f"b{self.layers}"][:, None]
 
 
-def coordinates(height: int, width: int, top: int = 0, bottom: int | None = None) -> np.ndarray:
-    """Pixel centres of rows ``top .. bottom-1``: (2, rows * width) float32, x then y, the longer side from -1 to 1."""
-    rows = np.arange(top, height if bottom is None else bottom)
-    x = (2 * np.arange(width) + 1 - width) / max(height, width)
-    y = (2 * rows + 1 - height) / max(height, width)
-    return np.stack((np.tile(x, len(rows)), np.repeat(y, width))).astype(np.float32)
+def coordinates(height: int, width: int, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
+    """Pixel centres of a part of the picture: (2, n) float32, x then y, the longer side from -1 to 1."""
+    x = (2 * np.arange(width)[columns] + 1 - width) / max(height, width)
+    y = (2 * np.arange(height)[rows] + 1 - height) / max(height, width)
+    return np.stack((np.tile(x, len(y)), np.repeat(y, len(x)))).astype(np.float32)
+
+
+def tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of parts that cover a picture, of about 16,384 pixels each."""
+    across = min(width, _TILE // 8)
+    down = max(8, _TILE // across)
+    for top in range(0, height, down):
+        for left in range(0, width, across):
+            yield slice(top, min(top + down, height)), slice(left, min(left + across, width))
 
 
 def render(siren: Siren, theta: Mapping[str, np.ndarray], height: int, width: int) -> np.ndarray:
     """The picture (height, width, 3) uint8 that integer parameters paint. Memory beyond it is one tile."""
     weights = to_floats(siren, theta)
     picture = np.empty((height, width, 3), np.uint8)
-    step = max(1, _TILE // width)
-    for top in range(0, height, step):
-        bottom = min(top + step, height)
-        rgb = siren(weights, coordinates(height, width, top, bottom))
-        picture[top:bottom] = to_samples(rgb).T.reshape(-1, width, 3)
+    with np.errstate(all="ignore"):
+        for rows, columns in tiles(height, width):
+            part = picture[rows, columns]
+            part[:] = to_samples(siren(weights, coordinates(height, width, rows, columns))).T.reshape(part.shape)
     return picture
 
 
 def paint(siren: Siren, weights: Mapping[str, Array], field: Array, rate: int) -> Array:
-    """Rows of the field (channels, h, w) to RGB (3, h, w); the first and last row are exact at the picture's edge only.
+    """A part of the field (channels, h, w) to RGB (3, h, w); its border is exact only where it is the picture's.
 
     ``rate`` (0 to 255) shifts the first layer's phases.
     """
@@ -124,14 +131,16 @@ def render_field(
 ) -> np.ndarray:
     """The picture (height, width, 3) uint8 that integer parameters paint from a field."""
     weights = to_floats(siren, theta)
-    grids = {key: grid.astype(np.float32) for key, grid in q.items()}
-    field = features(pyramid, grids, weights, step)
     picture = np.empty((pyramid.height, pyramid.width, 3), np.uint8)
-    rows = max(8, _TILE // pyramid.width)
-    for top in range(0, pyramid.height, rows):
-        start = max(0, top - 1)  # the 3 x 3 filter at the end needs a row more on either side
-        rgb = paint(siren, weights, field[:, start : top + rows + 1], rate)[:, top - start :][:, :rows]
-        picture[top : top + rows] = to_samples(rgb).transpose(1, 2, 0)
+    with np.errstate(all="ignore"):
+        field = features(pyramid, q, weights, step)
+        for rows, columns in tiles(pyramid.height, pyramid.width):
+            # The 3 x 3 filter at the end needs a row and a column more on either side.
+            top, left = max(0, rows.start - 1), max(0, columns.start - 1)
+            rgb = paint(siren, weights, field[:, top : rows.stop + 1, left : columns.stop + 1], rate)
+            inner = rgb[:, rows.start - top :, columns.start - left :]
+            part = picture[rows, columns]
+            part[:] = to_samples(inner[:, : part.shape[0], : part.shape[1]]).transpose(1, 2, 0)
     return picture
 
 
@@ -141,6 +150,6 @@ def to_floats(siren: Siren, theta: Mapping[str, np.ndarray]) -> dict[str, np.nda
 
 
 def to_samples(rgb: np.ndarray) -> np.ndarray:
-    """Network output to 8-bit samples, uint8."""
-    samples: np.ndarray = np.rint(np.clip(rgb, 0, 1) * 255)
+    """Network output to 8-bit samples, uint8; what is not a number (absurd weights can give it) becomes 0."""
+    samples: np.ndarray = np.rint(np.clip(np.nan_to_num(rgb), 0, 1) * 255)
     return samples.astype(np.uint8)

@@ -104,7 +104,9 @@ def test_headers_beyond_the_caps_are_refused(change, message):
         ({"step": 256}, "step 256"),
         ({"tensors": FIELD.tensors[:-1]}, "cut short"),
         ({"tensors": (Coded(3), *FIELD.tensors[1:])}, "coefficients of w0 3"),
-        ({"width": 2**20, "height": 2**20}, "too large for so many pixels"),
+        ({"width": 2**15, "height": 2**15}, "too large for so many pixels"),
+        ({"width": 3, "height": 2**20}, "steps"),
+        ({"width": 2**20, "height": 1, "chroma_from": 0}, "steps"),
     ],
 )
 def test_field_headers_beyond_the_caps_are_refused(change, message):

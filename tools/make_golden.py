@@ -1,39 +1,168 @@
-"""Make a golden file from a photo that comes with scikit-image.
+"""Make golden files: one for every feature of the format, small enough to be decoded by hand (nearly).
 
-python -m tools.make_golden NAME [--model siren] [--size 1500]
+python -m tools.make_golden              # all that are missing
+python -m tools.make_golden NAME...
 
-Writes tests/golden/NAME.prc, NAME.png (what it decodes to here) and NAME.json (hashes of its integers). A golden file
-is never made again: a later decoder must read the one that is there.
+Writes tests/golden/NAME.prc, NAME.json (hashes of its integers) and, where the picture is tame enough to agree between
+machines, NAME.png (what it decodes to here). A golden file is never made again: a later decoder must read the one that
+is there. Only a feature that has not been released yet may change; delete its files first.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from skimage import data
 
 import prancimg
-from prancimg.decoder import decode_array
+from prancimg import bitstream
+from prancimg.basis import WHOLE, Kind
+from prancimg.bitstream import STEPS, Coded, Header
+from prancimg.coder import MAGNITUDE, SCALES, best_scale
+from prancimg.encoder import Plan, _file, fit_to_size, widest
+from prancimg.extras import Alpha, Extras, Metadata, Samples, plane_to_png
+from prancimg.field_encoder import _file as field_file
+from prancimg.fit_field import FROZEN, PRANC, Adapted, Setup
+from prancimg.fit_field import WHOLE as ALL
+from prancimg.prior import load_prior
 from tests.golden.integers import digests
+
+FOLDER = Path(__file__).parents[1] / "tests" / "golden"
+
+
+def photo(width: int, height: int) -> np.ndarray:
+    """A photo that comes with scikit-image, made small: (height, width, 3) uint8."""
+    from skimage import data
+
+    return np.asarray(Image.fromarray(data.coffee()).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def fitted(plan: Plan, size: int, width: int = 48, height: int = 32) -> bytes:
+    """A global network, fitted."""
+    import torch
+
+    return fit_to_size(photo(width, height), plan, 2026, size, 60, torch.device("cpu")).data
+
+
+def with_prior(kind: Kind, part: int) -> Plan:
+    """The prior's network, and directions of one kind for its large tensors, an n-th of their size."""
+    siren = load_prior(1)[0]
+    return Plan(siren, 1, kind, tuple(n if n <= WHOLE else n // part for n in siren.sizes))
+
+
+def extremes() -> bytes:
+    """Every scale index and step code, escapes, low bits, coefficients of all sizes up to the largest."""
+    random = np.random.default_rng(0)
+    header = Header(9, 5, prior=0, hidden=12, layers=16, seed=2**64 - 1, kind=Kind.HADAMARD, tensors=())
+    alpha, coded = [], []
+    for t, size in enumerate(header.siren.sizes):
+        scale, k = (3 * t) % SCALES, size if t % 3 else size - size // 3
+        values = np.rint(random.laplace(0, 2 ** ((scale - 16) / 4), k) * (1 + 40 * (random.random(k) < 0.05)))
+        values[:2] = -MAGNITUDE, MAGNITUDE - 1
+        alpha.append(np.clip(values, -MAGNITUDE, MAGNITUDE - 1).astype(np.int64))
+        coded.append(Coded(k, (7 * t) % STEPS, scale))
+    return _file(replace(header, tensors=tuple(coded)), alpha)
+
+
+def field(
+    width: int,
+    height: int,
+    levels: tuple[int, int] = (0, 1),
+    adapted: Adapted = FROZEN,
+    kind: Kind = Kind.SIGN,
+    spread: float = 1.0,
+    seed: int = 7,
+) -> bytes:
+    """A field of random integers, wider the coarser, the networks moved a little; nothing is fitted."""
+    random = np.random.default_rng(seed)
+    picture = np.zeros((height, width, 3), np.uint8)
+    header = replace(Setup().header(picture, 2e-3, levels, adapted, seed), kind=kind)
+    q = {
+        grid.key: np.rint(random.laplace(0, spread * (0.2 + grid.level), (grid.height, grid.width))).astype(np.int32)
+        for grid in header.pyramid.grids
+    }
+    alpha = [np.rint(random.laplace(0, 1.5, coded.k)).astype(np.int64) for coded in header.tensors]
+    coded = tuple(
+        replace(each, scale=best_scale(a)) if each.k else each for each, a in zip(header.tensors, alpha, strict=True)
+    )
+    return field_file(replace(header, tensors=coded), alpha, q)
+
+
+def with_more(data: bytes) -> bytes:
+    """The same file with segments that a decoder skips, before, between and after the others."""
+    segments = [*bitstream.read(data).items()]
+    return bitstream.write([(255, b""), segments[0], (200, bytes(300)), *segments[1:], (160, b"skip me")])
+
+
+def ramp() -> np.ndarray:
+    """A plane (22, 37) uint8."""
+    return (np.add.outer(np.arange(22), np.arange(37)) * 4).astype(np.uint8)
+
+
+def with_extras(extras: Extras) -> bytes:
+    """A field with transparency, metadata, or samples of another kind."""
+    return bitstream.write([*bitstream.read((FOLDER / "field-frozen.prc").read_bytes()).items(), *extras.segments()])
+
+
+RECIPES: dict[str, Callable[[], bytes]] = {
+    "siren": lambda: prancimg.encode(photo(120, 80), size=1500, model="siren", seed=2026),
+    "siren-seeded": lambda: fitted(Plan.direct(widest(150, 2)), 300),
+    "siren-sign": lambda: fitted(with_prior(Kind.SIGN, 80), 800),
+    "siren-popcount": lambda: fitted(with_prior(Kind.POPCOUNT, 200), 700),
+    "siren-identity": lambda: fitted(with_prior(Kind.IDENTITY, 16), 900),
+    "siren-pixel": lambda: fitted(Plan.direct(widest(24, 1)), 90, 1, 1),
+    "siren-extremes": extremes,
+    "siren-more": lambda: with_more((FOLDER / "siren-seeded.prc").read_bytes()),
+    "field": lambda: prancimg.encode(photo(60, 40), size=900, effort=2, seed=2026),
+    "field-frozen": lambda: field(37, 22),
+    "field-sign": lambda: field(24, 16, (0, 0), PRANC),
+    "field-popcount": lambda: field(24, 16, (0, 1), PRANC, Kind.POPCOUNT),
+    "field-hadamard": lambda: field(24, 16, (0, 2), PRANC, Kind.HADAMARD),
+    "field-identity": lambda: field(24, 16, (0, 1), ALL, Kind.IDENTITY),
+    "field-pixel": lambda: field(1, 1),
+    "field-row": lambda: field(40, 1, (0, 0)),
+    "field-tall": lambda: field(5, 70, (0, 1)),
+    "field-coarse": lambda: field(50, 70, (2, 6)),
+    "field-escapes": lambda: field(21, 30, (1, 0), spread=60),
+    "field-seven-levels": lambda: field(33 * 4, 33 * 4, (3, 4)),
+    "field-clear": lambda: with_extras(Extras(alpha=Alpha(flat=40_000))),
+    "field-shape": lambda: with_extras(Extras(alpha=Alpha(png=plane_to_png(ramp() * (ramp() > 99))))),
+    "field-veil": lambda: with_extras(Extras(alpha=Alpha(prc=field(37, 22, (1, 6), seed=8)))),
+    "field-grey": lambda: with_extras(Extras(Samples(grey=True, depth=16))),
+    "field-deep": lambda: with_extras(Extras(Samples(depth=16), Alpha(flat=65_000))),
+    "field-words": lambda: with_extras(
+        Extras(metadata=Metadata(b"a profile", b"MM\0*\0\0\0\x08\0\0\0\0\0\0", b"<x/>"))
+    ),
+    "field-more": lambda: with_more((FOLDER / "field-frozen.prc").read_bytes()),
+}
+"""What makes each file, in an order in which it can be made."""
+WILD = {"siren-extremes", "field-escapes"}
+"""Files whose pictures are noise, in which a last bit of a sine may matter."""
 
 
 def main() -> None:
-    """Encode, decode, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name")
-    parser.add_argument("--model", default="siren")
-    parser.add_argument("--size", type=int, default=1500)
-    options = parser.parse_args()
-    folder = Path(__file__).parents[1] / "tests" / "golden"
-    if (folder / f"{options.name}.prc").exists():
-        parser.error(f"{options.name}.prc exists, and golden files are kept forever")
-    photo = np.asarray(Image.fromarray(data.coffee()).resize((120, 80), Image.Resampling.LANCZOS))
-    file = prancimg.encode(photo, size=options.size, model=options.model, seed=2026)
-    (folder / f"{options.name}.prc").write_bytes(file)
-    Image.fromarray(decode_array(file)).save(folder / f"{options.name}.png", optimize=True)
-    (folder / f"{options.name}.json").write_text(json.dumps(digests(file), indent=1) + "\n")
+    """Make the files asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(RECIPES))
+    names = parser.parse_args().names
+    for name in names or [name for name in RECIPES if not (FOLDER / f"{name}.prc").exists()]:
+        if name not in RECIPES:
+            sys.exit(f"there is no recipe for {name}")
+        path = FOLDER / f"{name}.prc"
+        if path.exists():
+            sys.exit(f"{path.name} exists, and golden files are kept forever")
+        data = RECIPES[name]()
+        path.write_bytes(data)
+        if name not in WILD:
+            prancimg.decode(data).save(path.with_suffix(".png"), optimize=True)
+        path.with_suffix(".json").write_text(json.dumps(digests(data), indent=1) + "\n")
+        print(f"{path.name}: {len(data)} bytes")
 
 
 if __name__ == "__main__":

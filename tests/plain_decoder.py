@@ -1,0 +1,549 @@
+"""A decoder written from docs/format.md alone: plain Python integers and floats, slow, nothing of the library.
+
+It exists to show that the specification is enough, and to disagree with the library where either is wrong.
+"""
+
+import hashlib
+import itertools
+import math
+import zlib
+from pathlib import Path
+
+PRIORS = Path(__file__).parents[1] / "prancimg" / "data"
+
+MASK32, MASK64 = (1 << 32) - 1, (1 << 64) - 1
+
+
+class Bad(Exception):
+    """The file is not one that a decoder accepts."""
+
+
+# Container
+
+
+def varint(data, at):
+    value = 0
+    for i in range(10):
+        if at >= len(data):
+            raise Bad("cut short")
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << (7 * i)
+        if byte < 128:
+            if value > MASK64:
+                raise Bad("too large")
+            return value, at
+    raise Bad("too long")
+
+
+def segments_of(data):
+    if data[:9] != b"\x8bPRC\r\n\x1a\n\x01":
+        raise Bad("signature or version")
+    at, segments = 9, {}
+    while at < len(data):
+        start, kind = at, data[at]
+        length, at = varint(data, at + 1)
+        payload = data[at : at + length]
+        at += length
+        crc = data[at : at + 4]
+        if len(payload) < length or len(crc) < 4 or zlib.crc32(data[start:at]) != int.from_bytes(crc, "little"):
+            raise Bad("damaged")
+        at += 4
+        known = kind in (1, 2) or 16 <= kind <= 22
+        if kind in segments or (not known and kind < 128):
+            raise Bad(f"segment {kind}")
+        segments[kind] = payload
+    if 1 not in segments or 2 not in segments:
+        raise Bad("incomplete")
+    field = [kind for kind in segments if 16 <= kind <= 22]
+    if field != sorted(field, reverse=True):
+        raise Bad("out of order")
+    return segments
+
+
+# Header and network
+
+
+def shapes_of(hidden, layers, channels):
+    shapes = []
+    for layer in range(layers + 1):
+        fan_in = (channels or 2) if layer == 0 else hidden
+        fan_out = 3 if layer == layers else hidden
+        shapes += [(f"w{layer}", (fan_out, fan_in)), (f"b{layer}", (fan_out,))]
+    if channels:
+        shapes += [("gain", (7, 3, channels)), ("scale", (7, 3)), ("taps", (4,)), ("slope", (hidden,))]
+        shapes.append(("residual", (3, 27)))
+        for kind, components, inputs in (("luma", 1, 16), ("chroma", 2, 22)):
+            shapes += [
+                (f"{kind}.a", (24, inputs)),
+                (f"{kind}.bias", (components, 7, 24)),
+                (f"{kind}.slope", (7, 24)),
+                (f"{kind}.b", (24, 24)),
+                (f"{kind}.b0", (24,)),
+                (f"{kind}.c", (2, 24)),
+                (f"{kind}.c0", (2,)),
+            ]
+    return shapes
+
+
+def header_of(payload):
+    at = 0
+
+    def number(low, high):
+        nonlocal at
+        value, at = varint(payload, at)
+        if not low <= value <= high:
+            raise Bad("out of range")
+        return value
+
+    h = {
+        "width": number(1, 1 << 20),
+        "height": number(1, 1 << 20),
+        "prior": number(0, 1 << 16),
+        "hidden": number(1, 512),
+        "layers": number(1, 16),
+        "channels": number(0, 16),
+        "seed": number(0, MASK64),
+        "kind": number(0, 3),
+    }
+    if h["channels"]:
+        h |= {"luma_from": number(0, 6), "chroma_from": number(0, 6), "rate": number(0, 255), "step": number(0, 255)}
+        if not h["prior"]:
+            raise Bad("a field needs a prior")
+    h["tensors"] = []
+    for name, shape in shapes_of(h["hidden"], h["layers"], h["channels"]):
+        size = math.prod(shape)
+        k = number(0, size)
+        step, scale = (number(0, 135), number(0, 99)) if k else (0, 0)
+        h["tensors"].append((name, size, k, step, scale))
+    if at != len(payload):
+        raise Bad("trailing bytes")
+    entries = sum(k * size for _, size, k, *_ in h["tensors"] if k < size and h["kind"] in (1, 2))
+    work = sum(size for _, size, *_ in h["tensors"]) + 256 * h["hidden"] * h["layers"]
+    waves = sum(width + 2 * height - 2 for _, _, height, width in grids_of(h)[0]) if h["channels"] else 0
+    if entries > 1 << 28 or h["width"] * h["height"] * work > 1 << 41 or waves > 1 << 20:
+        raise Bad("too much work")
+    return h
+
+
+# Random words
+
+
+def philox(counter, seed):
+    c0, c1, c2, c3 = counter
+    k0, k1 = seed & MASK32, seed >> 32
+    for _ in range(10):
+        p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
+        c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1 & MASK32, (p0 >> 32) ^ c3 ^ k1, p0 & MASK32
+        k0, k1 = (k0 + 0x9E3779B9) & MASK32, (k1 + 0xBB67AE85) & MASK32
+    return c0, c1, c2, c3
+
+
+def words(count, b, c, d, seed):
+    out = []
+    for i in range(0, count, 4):
+        out += philox((i // 4, b, c, d), seed)
+    return out[:count]
+
+
+def order(values):
+    return sorted(range(len(values)), key=lambda i: values[i])  # stable
+
+
+# Basis
+
+
+def times_basis(kind, t, size, alpha, seed):
+    """B α for tensor number t."""
+    k = len(alpha)
+    out = [0] * size
+    if kind == 0 or k == size:
+        places = order(words(size, 0, t, 0, seed))
+        for c, a in enumerate(alpha):
+            out[places[c]] += a
+    elif kind == 1:
+        for c, a in enumerate(alpha):
+            for r in range(size):
+                if r % 128 == 0:
+                    four = philox((r // 128, c, t, 1), seed)
+                out[r] += a * (1 - 2 * (four[r // 32 % 4] >> (r % 32) & 1))
+    elif kind == 2:
+        for c, a in enumerate(alpha):
+            for r in range(size):
+                if r % 4 == 0:
+                    four = philox((r // 4, c, t, 2), seed)
+                out[r] += a * (four[r % 4].bit_count() - 16)
+    else:
+        n = 1
+        while n < size:
+            n *= 2
+        signs = words(n, 0, t, 3, seed)
+        rows, columns = order(words(n, 1, t, 3, seed)), order(words(n, 2, t, 3, seed))
+        for r in range(size):
+            total = sum(-a if (rows[r] & columns[c]).bit_count() % 2 else a for c, a in enumerate(alpha))
+            out[r] = (1 - 2 * (signs[r] & 1)) * total
+    return out
+
+
+def theta0_from_seed(h):
+    tensors = []
+    for t, (_, size, *_) in enumerate(h["tensors"]):
+        last = t >= 2 * h["layers"]
+        if t % 2:
+            bound = 0 if last else 3294199
+        elif t == 0:
+            bound = 15 << 20
+        else:
+            bound = math.isqrt(6 * (1 << 40) // h["hidden"])
+            bound = bound // 60 if last else bound
+        tensor = [(w * 2 * bound >> 32) - bound for w in words(size, t, 0, 4096, h["seed"])]
+        tensors.append([v + (1 << 19) for v in tensor] if last and t % 2 else tensor)
+    return tensors
+
+
+def theta0_from_prior(h):
+    path = PRIORS / f"siren-{h['prior']}.bin"
+    if not path.exists():
+        raise Bad("no such prior")
+    data = path.read_bytes()
+    if (int.from_bytes(data[:2], "little"), data[2], data[3]) != (h["hidden"], h["layers"], h["channels"]):
+        raise Bad("another network")
+    count = len(h["tensors"])
+    at, tensors = 4 + count, []
+    for t, (_, size, *_) in enumerate(h["tensors"]):
+        shift = data[4 + t]
+        tensors.append(
+            [int.from_bytes(data[at + 2 * i : at + 2 * i + 2], "little", signed=True) << shift for i in range(size)]
+        )
+        at += 2 * size
+    return tensors
+
+
+# Range coder
+
+DECAY = [
+    145315154, 199759078, 261044606, 326914198, 395007542, 463130302, 529428476, 592470630, 651257337, 705182512,
+    753969162, 797596699, 836230973, 870163178, 899760092, 925425813, 947573834, 966607779, 982908970, 996829173,
+    1008687096, 1018767490, 1027321989, 1034571010, 1040706261, 1045893524, 1050275481, 1053974460, 1057095000,
+    1059726201, 1061943836, 1063812229, 1065385899, 1066710993, 1067826536, 1068765495, 1069555701, 1070220635,
+    1070780095, 1071250770,
+]  # fmt: skip
+
+_tables = {}
+
+
+def table(i, f):
+    """The 129 edges of table i at mean offset f: symbol S lies between edge S and edge S + 1."""
+    if (i, f) not in _tables:
+        tail = [1 << 30]
+        for _ in range(528):
+            tail.append(tail[-1] * DECAY[i] >> 30)
+        cumulative = [0]
+        for symbol in range(1, 128):
+            x = 8 * (symbol - 64) - 4 - (f - 4)
+            p = tail[min(-x, 528)] if x < 0 else (1 << 31) - tail[min(x, 528)]
+            cumulative.append(p * ((1 << 24) - 128) >> 31)
+        cumulative.append((1 << 24) - 128)
+        _tables[i, f] = [c + symbol for symbol, c in enumerate(cumulative)]
+    return _tables[i, f]
+
+
+class RangeDecoder:
+    def __init__(self, data):
+        if len(data) % 4:
+            raise Bad("not whole words")
+        self.words = [int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4)]
+        self.at, self.low, self.range, self.point = 0, 0, MASK64, 0
+        self.point = self.word() << 32
+        self.point |= self.word()
+
+    def word(self):
+        self.at += 1
+        return self.words[self.at - 1] if self.at <= len(self.words) else 0
+
+    def target(self):
+        unit = self.range >> 24
+        target = ((self.point - self.low) & MASK64) // unit
+        if target >= 1 << 24:
+            raise Bad("damaged")
+        return unit, target
+
+    def consume(self, unit, start, frequency):
+        self.low, self.range = (self.low + unit * start) & MASK64, unit * frequency
+        if self.range < 1 << 32:
+            self.low, self.range = self.low << 32 & MASK64, self.range << 32
+            self.point = (self.point << 32 & MASK64) | self.word()
+
+    def symbol(self, edges):
+        unit, target = self.target()
+        low, high = 0, 128
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if edges[middle] <= target else (low, middle)
+        self.consume(unit, edges[low], edges[low + 1] - edges[low])
+        return low
+
+    def number(self, bits):
+        unit, target = self.target()
+        frequency = 1 << (24 - bits)
+        value = target // frequency
+        self.consume(unit, value * frequency, frequency)
+        return value
+
+    def escape(self):
+        high = self.number(11)
+        return (high << 11 | self.number(11)) - (1 << 21)
+
+
+def coefficients(decoder, k, scale):
+    low_bits = max(0, (scale - 24) // 4)
+    edges = table(scale - 4 * low_bits, 4)
+    symbols = [decoder.symbol(edges) for _ in range(k)]
+    high = [decoder.escape() if s in (0, 127) else s - 64 for s in symbols]
+    low = [decoder.number(low_bits) for _ in range(k)] if low_bits else [0] * k
+    values = [(v << low_bits) + u - (1 << low_bits) // 2 for v, u in zip(high, low, strict=True)]
+    if any(not -(1 << 20) <= v < 1 << 20 for v in values):
+        raise Bad("a coefficient is out of range")
+    return values
+
+
+# Field
+
+
+def grids_of(h):
+    """(component, level, height, width) in coding order, and the number of levels."""
+    levels, side = 1, min(h["height"], h["width"])
+    while levels < 7 and side > 4:
+        side, levels = (side + 1) // 2, levels + 1
+    grids = []
+    for level in reversed(range(levels)):
+        height, width = -(-h["height"] // 2**level), -(-h["width"] // 2**level)
+        for component in range(3):
+            if level >= min(h["chroma_from" if component else "luma_from"], levels - 1):
+                grids.append((component, level, height, width))
+    return grids, levels
+
+
+KNOTS = [(0, 0), (1, 56), (2, 92), (4, 134), (8, 178), (16, 222), (32, 266), (64, 311), (128, 355), (256, 399)]
+
+
+def squash(v):
+    if v < 0:
+        return -squash(-v)
+    for (v0, s0), (v1, s1) in itertools.pairwise(KNOTS):
+        if v < v1:
+            return s0 + (s1 - s0) * (v - v0) // (v1 - v0)
+    return 399
+
+
+CAUSAL = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (-2, 0), (0, -2), (-2, -1), (-2, 1), (-1, -2), (-2, 2)]
+
+
+def cut(v, low, high):
+    return min(max(v, low), high)
+
+
+def edge(grid, y, x):
+    return grid[cut(y, 0, len(grid) - 1)][cut(x, 0, len(grid[0]) - 1)]
+
+
+def twofold(parent, y, x):
+    """R at (y, x)."""
+    total = 0
+    for py, wy in ((y // 2, 3), (y // 2 + (1 if y % 2 else -1), 1)):
+        for px, wx in ((x // 2, 3), (x // 2 + (1 if x % 2 else -1), 1)):
+            total += wy * wx * edge(parent, py, px)
+    return total // 16
+
+
+class ContextNetwork:
+    def __init__(self, theta, kind, rate):
+        def tensor(name):
+            return [cut(v >> 8, -32767, 32767) for v in theta[f"{kind}.{name}"]]
+
+        self.inputs = 22 if kind == "chroma" else 16
+        self.a, self.bias, self.slope, self.b, self.b0 = map(tensor, ("a", "bias", "slope", "b", "b0"))
+        self.c, self.c0 = tensor("c"), tensor("c0")
+        self.rate = rate
+
+    def __call__(self, u, component, level):
+        """Mean in eighths and table."""
+        n, first = self.inputs, []
+        for j in range(24):
+            total = sum(a * v for a, v in zip(self.a[j * n : j * n + n], u, strict=True))
+            total += 64 * self.bias[(max(component - 1, 0) * 7 + level) * 24 + j]
+            total += self.slope[level * 24 + j] * (self.rate - 128)
+            first.append(cut(total >> 10, 0, 32767))
+        h = []
+        for j in range(24):
+            total = sum(b * v for b, v in zip(self.b[j * 24 : j * 24 + 24], first, strict=True)) + 256 * self.b0[j]
+            h.append(first[j] + cut(total >> 12, 0, 32767))
+        m, i = (sum(c * v for c, v in zip(self.c[o : o + 24], h, strict=True)) for o in (0, 24))
+        m = cut((m + 256 * self.c0[0] + (1 << 16)) >> 17, -8192, 8192)
+        i = cut(((i + 256 * self.c0[1] + (1 << 17)) >> 18) + 16, 0, 39)
+        return m, i
+
+
+def decode_grids(decoder, grids, nets, q, squashed):
+    for component, level, height, width in grids:
+        here = [[0] * width for _ in range(height)]
+        known = [[0] * width for _ in range(height)]  # squashed
+        parent, luma = squashed.get((component, level + 1)), squashed.get((0, level))
+        first_chroma = squashed.get((1, level)) if component == 2 else None
+        net = nets[component > 0]
+        for t in range(width + 2 * height - 2):
+            wave = [(y, t - 2 * y) for y in range(height) if 0 <= t - 2 * y < width]
+            escaped = []
+            for y, x in wave:
+                u = []
+                for dy, dx in CAUSAL:
+                    inside = y + dy >= 0 and 0 <= x + dx < width
+                    u.append(known[y + dy][x + dx] if inside else 0)
+                if parent is None:
+                    u += [0] * 6
+                else:
+                    u.append(parent[y // 2][x // 2])
+                    for dy, dx in ((0, 0), (0, 2), (0, -2), (2, 0), (-2, 0)):
+                        u.append(twofold(parent, cut(y + dy, 0, height - 1), cut(x + dx, 0, width - 1)))
+                if component:
+                    for dy, dx in ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)):
+                        u.append(0 if luma is None else edge(luma, y + dy, x + dx))
+                    u.append(first_chroma[y][x] if component == 2 else 0)
+                m, i = net(u, component, level)
+                whole = (m + 4) >> 3
+                symbol = decoder.symbol(table(i, m - 8 * whole + 4))
+                here[y][x] = symbol - 64 + whole
+                if symbol in (0, 127):
+                    escaped.append((y, x))
+            for y, x in escaped:
+                here[y][x] = decoder.escape()
+            for y, x in wave:
+                known[y][x] = squash(here[y][x])
+        q[component, level], squashed[component, level] = here, known
+
+
+def up(line, taps, size):
+    """A line at twice the size, cut."""
+    out = []
+    for j in range(size):
+        i, odd = j // 2, j % 2
+        total = 0.0
+        for k in range(4):
+            place = cut(i - 1 + k if odd else i - 2 + k, 0, len(line) - 1)
+            total += taps[3 - k if odd else k] * line[place]
+        out.append(total)
+    return out
+
+
+def transposed(rows):
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def field_of(h, theta, q, levels):
+    """F at level 0: for every channel, rows of floats."""
+    unit, channels = 2.0**-20, h["channels"]
+    gain, scale = [v * unit for v in theta["gain"]], [v * unit for v in theta["scale"]]
+    taps = [v * unit for v in theta["taps"]]
+    step = 0.04 * 2 ** ((h["step"] - 128) / 32)
+    field = None
+    for level in reversed(range(levels)):
+        height, width = -(-h["height"] // 2**level), -(-h["width"] // 2**level)
+        if field is None:
+            field = [[[0.0] * width for _ in range(height)] for _ in range(channels)]
+        else:
+            wide = [[up(row, taps, width) for row in plane] for plane in field]
+            field = [transposed([up(column, taps, height) for column in transposed(plane)]) for plane in wide]
+        for component in range(3):
+            grid = q.get((component, level))
+            if grid is not None:
+                for channel in range(channels):
+                    g = gain[(level * 3 + component) * channels + channel] * 2 ** scale[level * 3 + component] * step
+                    plane = field[channel]
+                    for y in range(height):
+                        for x in range(width):
+                            plane[y][x] += g * grid[y][x]
+    return field
+
+
+def network(h, theta, inputs, phases):
+    unit = 2.0**-20
+    for layer in range(h["layers"] + 1):
+        w = [v * unit for v in theta[f"w{layer}"]]
+        b = phases if layer == 0 and phases else [v * unit for v in theta[f"b{layer}"]]
+        n = len(inputs)
+        sums = [sum(w[j * n + i] * v for i, v in enumerate(inputs)) + b[j] for j in range(len(b))]
+        inputs = [math.sin(v) for v in sums] if layer < h["layers"] else sums
+    return inputs
+
+
+def picture_of(h, theta, q, levels):
+    """Rows of (red, green, blue)."""
+    width, height, unit = h["width"], h["height"], 2.0**-20
+    if h["channels"]:
+        field = field_of(h, theta, q, levels)
+        tilt = (h["rate"] - 128) / 64
+        phases = [(b + s * tilt) * unit for b, s in zip(theta["b0"], theta["slope"], strict=True)]
+        o = [[network(h, theta, [plane[y][x] for plane in field], phases) for x in range(width)] for y in range(height)]
+        r = [v * unit for v in theta["residual"]]
+        out = []
+        for y in range(height):
+            out.append([])
+            for x in range(width):
+                near = [edge(o, y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+                out[-1].append(
+                    [
+                        o[y][x][i] + sum(r[27 * i + 9 * j + p] * near[p][j] for j in range(3) for p in range(9))
+                        for i in range(3)
+                    ]
+                )
+    else:
+        side = max(width, height)
+        out = [
+            [network(h, theta, [(2 * j + 1 - width) / side, (2 * i + 1 - height) / side], None) for j in range(width)]
+            for i in range(height)
+        ]
+    return [[[round(255 * cut(v, 0.0, 1.0)) for v in pixel] for pixel in row] for row in out]
+
+
+# All of it
+
+
+def decode(data, picture=True):
+    """A file to {"coefficients", "parameters", "field": lists of lists of integers, "picture": rows of pixels}."""
+    segments = segments_of(data)
+    h = header_of(segments[1])
+    tensors = theta0_from_prior(h) if h["prior"] else theta0_from_seed(h)
+    decoder = RangeDecoder(segments[2])
+    alpha = [coefficients(decoder, k, scale) for _, _, k, _, scale in h["tensors"]]
+    theta = {}
+    for t, ((name, size, k, step, _), start, a) in enumerate(zip(h["tensors"], tensors, alpha, strict=True)):
+        s = (8 + step % 8) << (step // 8)
+        offsets = times_basis(h["kind"], t, size, a, h["seed"]) if k else [0] * size
+        theta[name] = [v + s * o for v, o in zip(start, offsets, strict=True)]
+    q, squashed, grids, levels = {}, {}, [], 0
+    if h["channels"]:
+        nets = [ContextNetwork(theta, kind, h["rate"]) for kind in ("luma", "chroma")]
+        grids, levels = grids_of(h)
+        above = levels
+        for level in reversed(range(levels)):
+            if 16 + level in segments:
+                part = [grid for grid in grids if level <= grid[1] < above]
+                decode_grids(RangeDecoder(segments[16 + level]), part, nets, q, squashed)
+                above = level
+        if len(q) < len(grids):
+            raise Bad("a field segment is missing")
+    result = {"coefficients": alpha, "parameters": list(theta.values())}
+    if h["channels"]:
+        result["field"] = [[v for row in q[component, level] for v in row] for component, level, *_ in grids]
+    return result | ({"picture": picture_of(h, theta, q, levels)} if picture else {})
+
+
+def digests(result):
+    """SHA-256 of the integers, each as 8 little-endian bytes."""
+    return {
+        name: hashlib.sha256(
+            b"".join((v & MASK64).to_bytes(8, "little") for values in parts for v in values)
+        ).hexdigest()
+        for name, parts in result.items()
+        if name != "picture"
+    }

@@ -1,0 +1,178 @@
+"""Whatever happens while a file is written, it is whole or it is the old one, and one line says what happened."""
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import prancimg
+from prancimg import PrancImgError, field_encoder, files
+from prancimg.cli import main
+from tools.faults import OLD, encoder, kill_encoders, kill_writers, prepare
+from tools.make_golden import FOLDER
+
+FILE = (FOLDER / "field-row.prc").read_bytes()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "in.prc").write_bytes(FILE)
+    (tmp_path / "out.png").write_bytes(OLD)
+    return tmp_path
+
+
+def untouched(folder) -> bool:
+    return {path.name for path in folder.iterdir()} == {"in.prc", "out.png"} and (
+        folder / "out.png"
+    ).read_bytes() == OLD
+
+
+def test_killed_writers_leave_the_old_file_or_the_new_one(tmp_path):
+    assert kill_writers(tmp_path, 3, random.Random(1)) == {"killed": 3, "not sound": 0}
+
+
+def test_killed_encoders_leave_the_old_file_or_the_new_one(tmp_path):
+    assert kill_encoders(tmp_path, 1, random.Random(1))["not sound"] == 0
+
+
+@pytest.mark.parametrize("nameless", [True, False], ids=["nameless", "named"])
+@pytest.mark.parametrize("fault", ["write", "fsync", "replace", "interrupt"])
+def test_a_write_that_fails_leaves_nothing(folder, monkeypatch, capsys, nameless, fault):
+    def fail(*_, **__):
+        raise KeyboardInterrupt if fault == "interrupt" else OSError(28, "No space left on device")
+
+    if not nameless:
+        monkeypatch.delattr(os, "O_TMPFILE")
+    if fault == "write":
+        monkeypatch.setattr(os, "fdopen", lambda *_: FullFile(_[0]))
+    else:
+        monkeypatch.setattr(os, "fsync" if fault == "interrupt" else fault, fail)
+    status = main(["decode", str(folder / "in.prc"), str(folder / "out.png")])
+    said = capsys.readouterr().err
+    assert untouched(folder) and said.count("\n") == 1
+    if fault == "interrupt":
+        assert (status, said) == (130, "prancimg: interrupted\n")
+    else:
+        assert (status, said) == (1, f"prancimg: {folder / 'out.png'}: No space left on device\n")
+
+
+class FullFile:
+    """A file on a full disk."""
+
+    def __init__(self, handle):
+        self.handle = handle
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        os.close(self.handle)
+
+    def write(self, _):
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("nameless", [True, False], ids=["nameless", "named"])
+def test_files_are_written_with_and_without_a_name(folder, monkeypatch, nameless):
+    if not nameless:
+        monkeypatch.delattr(os, "O_TMPFILE")
+    assert main(["decode", str(folder / "in.prc"), str(folder / "out.png")]) == 0
+    assert main(["decode", str(folder / "in.prc"), str(folder / "new.png")]) == 0
+    assert (folder / "new.png").read_bytes() == (folder / "out.png").read_bytes() != OLD
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_a_limit_on_file_sizes_is_a_full_disk(folder):
+    """As ulimit -f sets it; a real failure of the system's write."""
+    with (folder / "in.prc").open("wb") as file:
+        file.write((FOLDER / "field-escapes.prc").read_bytes())
+    code = f"import sys, resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200, {resource.RLIM_INFINITY}))"
+    run = f"{code}\nfrom prancimg.cli import main; sys.exit(main(['decode', 'in.prc', 'out.png']))"
+    done = subprocess.run([sys.executable, "-c", run], cwd=folder, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "prancimg: out.png: File too large\n") and untouched(folder)
+
+
+def test_a_folder_that_cannot_be_written_to(folder, monkeypatch, capsys):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    assert main(["decode", str(folder / "in.prc"), str(folder / "out.png")]) == 1
+    assert "Permission denied" in capsys.readouterr().err and untouched(folder)
+
+
+@pytest.mark.parametrize("command", ["encode", "decode"])
+def test_the_output_may_not_be_the_input(folder, capsys, command):
+    (folder / "link").symlink_to("in.prc")
+    for output in ("in.prc", "link", "../" + folder.name + "/in.prc"):
+        assert main([command, str(folder / "in.prc"), str(folder / output)]) == 1
+    assert (folder / "in.prc").read_bytes() == FILE
+    said = capsys.readouterr().err.splitlines()
+    if command == "decode":
+        assert all("take the place of the input" in line for line in said)
+
+
+def test_an_interrupt_ends_in_one_line(tmp_path):
+    prepare(tmp_path)
+    with subprocess.Popen([*encoder(), "-e9"], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        while not loaded(process.pid):
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate()[1]
+    assert (process.returncode, said) == (130, "prancimg: interrupted\n")
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.prc")} == {"out.prc": OLD}
+
+
+def loaded(process: int) -> bool:
+    """Whether the process has got as far as loading torch."""
+    return "libtorch" in Path(f"/proc/{process}/maps").read_text()
+
+
+def test_writers_of_one_file_take_turns(tmp_path):
+    """Whole files only, whoever is last."""
+    path, stop = tmp_path / "out", threading.Event()
+    contents = {bytes([i]) * 200_000 for i in range(4)}
+    files.write(str(path), min(contents))
+
+    def write(data: bytes) -> None:
+        while not stop.is_set():
+            files.write(str(path), data)
+
+    threads = [threading.Thread(target=write, args=(data,)) for data in contents]
+    for thread in threads:
+        thread.start()
+    seen = {path.read_bytes() for _ in range(300)}
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert seen <= contents and [each.name for each in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("what", ["field", "alpha"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_fit_that_diverges_is_never_written(monkeypatch, what, value):
+    if what == "field":
+        fit, model = field_encoder.fit_field, "field"
+        monkeypatch.setattr(
+            field_encoder, "fit_field", lambda *a, **k: spoiled(fit(*a, **k), field=np.full(1, value, np.float32))
+        )
+    else:
+        from prancimg import encoder as siren_encoder
+
+        fit, model = siren_encoder.fit_siren, "siren"
+        monkeypatch.setattr(
+            siren_encoder, "fit_siren", lambda *a, **k: spoiled(fit(*a, **k), alpha=[np.full(1, value)])
+        )
+    with pytest.raises(PrancImgError, match="diverged"):
+        prancimg.encode(np.zeros((8, 8, 3), np.uint8), size=150, effort=1, model=model)
+
+
+def spoiled(fitted, **change):
+    return replace(fitted, **change)
