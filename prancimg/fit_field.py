@@ -42,8 +42,8 @@ SCOUTS, SHORT = 2, 1.15
 """Short fits of tiles in search of a price, and their bits relative to those of whole fits at the same price."""
 SURPLUS = 1.4
 """The bits of the start, relative to those of the fit, at the same price."""
-STEERED = 0.25, 0.45, 0.65
-"""Shares of the steps after which the price moves."""
+STEERED = {0.25: 0.5, 0.45: 0.8, 0.65: 1.2}
+"""How strongly the price is moved after these shares of the steps: bits that are gone late do not come back."""
 LANDED = -0.025, 0.03
 """Where the logarithm of a steered fit's bits, relative to those asked for, may end: an excess is rounded away."""
 HARD, HARD_NETWORKS = 0.86, 0.7
@@ -462,9 +462,9 @@ def fit_field(
                 now = state()
                 off = math.log(max(now.bits(0), 1e-9) / bits)
                 at_bound = price <= PRICES[0] * 1.01 if off < 0 else price >= PRICES[1] * 0.99
-                if not LANDED[0] < off < LANDED[1] and repeats < 1 and not at_bound:  # a change of rounding costs more
-                    repeats, i = repeats + 1, round((HARD - 0.2) * iterations)
-                    price = min(max(price * math.exp(2.5 * (off + 0.01)), PRICES[0]), PRICES[1])
+                if not LANDED[0] < off < LANDED[1] and repeats < 2 and not at_bound:  # a change of rounding costs more
+                    repeats, i = repeats + 1, round((HARD - 0.25) * iterations)
+                    price = min(max(price * math.exp((2.5 if off < 0 else 1.5) * off), PRICES[0]), PRICES[1])
                     continue
                 shift = _land(now, math.log(bits), 0.012) if off > 0 or at_bound else 0.0
             header, scale = _coarser(header, shift)
@@ -496,9 +496,11 @@ def fit_field(
             spent_mean = spent.item() if i == 0 else 0.7 * spent_mean + 0.3 * spent.item()
             if done < 0.05:
                 first = spent_mean
-            if steered and any(i == round(share * iterations) for share in STEERED):
-                ahead = math.log(forecast(first, spent_mean, done) / bits) + 0.01
-                price = min(max(price * math.exp(1.1 * min(max(ahead, -0.6), 0.6)), PRICES[0]), PRICES[1])
+            for share, strength in STEERED.items():
+                if steered and i == round(share * iterations):
+                    ahead = math.log(forecast(first, spent_mean, done) / bits) - 0.08 * (1 - done)
+                    price *= math.exp(strength * min(max(ahead, -0.6), 0.6))
+                    price = min(max(price, PRICES[0]), PRICES[1])
         i += 1
         if progress and i / iterations > seen:
             progress(seen := i / iterations)
