@@ -9,7 +9,7 @@ luma, 1 and 2 are chroma; level 0 has the size of the picture, level l half of i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -112,22 +112,31 @@ def directions(weights: Mapping[str, Array]) -> Array:
     return gain * namespace(gain).exp2(scale)[:, :, None]
 
 
+def lift(field: Array, taps: Array, q: Sequence[Array], gain: Array, height: int, width: int) -> Array:
+    """A level's field from that of the coarser one, the level's grids (height, width) and their directions."""
+    field = upsample(field, taps, height, width)
+    for grid, direction in zip(q, gain, strict=True):
+        field = field + direction[:, None, None] * grid
+    return field
+
+
 def features(
     pyramid: Pyramid,
     q: Mapping[tuple[int, int], Array],
     weights: Mapping[str, Array],
     step: float,
-    up: Callable[[Array, Array, int, int], Array] = upsample,
+    lift: Callable[[Array, Array, Sequence[Array], Array, int, int], Array] = lift,
 ) -> Array:
     """Coefficients (h, w) by (component, level) to the field (channels, height, width)."""
     field, gain = None, directions(weights) * step
     for level in reversed(range(pyramid.levels)):
-        if field is not None:
-            field = up(field, weights["taps"], *pyramid.size(level))
-        for component in range(COMPONENTS):
-            if (component, level) in q:
-                here = gain[level, component][:, None, None] * cast(q[component, level], gain)[None]
-                field = here if field is None else field + here
+        first = 0 if (0, level) in q else 1
+        last = COMPONENTS if (1, level) in q else 1
+        grids, along = [cast(q[c, level], gain) for c in range(first, last)], gain[level, first:last]
+        if field is None:
+            field = sum(direction[:, None, None] * grid for grid, direction in zip(grids, along, strict=True))
+        else:
+            field = lift(field, weights["taps"], grids, along, *pyramid.size(level))
     return field
 
 

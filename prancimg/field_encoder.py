@@ -19,7 +19,7 @@ from prancimg.siren import FRACTION
 
 Progress = Callable[[float], None]
 
-EFFORTS = {effort: round(8.5 * 2 ** (0.97 * (effort - 1))) for effort in range(1, 10)}
+EFFORTS = {effort: round(9.5 * 2 ** (effort - 1)) for effort in range(1, 10)}
 """Steps of a fit."""
 FITS = 5
 """Fits in search of a PSNR."""

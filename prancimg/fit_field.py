@@ -42,8 +42,8 @@ SCOUTS, SHORT = 2, 1.15
 """Short fits of tiles in search of a price, and their bits relative to those of whole fits at the same price."""
 SURPLUS = 1.4
 """The bits of the start, relative to those of the fit, at the same price."""
-STEERED = 0.5
-"""Share of the steps after which the price moves: before, bits tell little about those at the end."""
+STEERED = 0.25, 0.45, 0.65
+"""Shares of the steps after which the price moves."""
 LANDED = -0.025, 0.03
 """Where the logarithm of a steered fit's bits, relative to those asked for, may end: an excess is rounded away."""
 HARD, HARD_NETWORKS = 0.86, 0.7
@@ -52,7 +52,7 @@ FEW, MANY = 25_000, 120_000
 """Bits of a file from which pseudo-random coefficients of the networks, and from which all their weights, pay."""
 FLAWLESS = 1.5e-5
 """Mean squared error (48 dB) below which more bits are not worth having."""
-_TILE = 128
+_TILE = 256
 _COARSER = 30
 """Step codes above the rate index: a field that has no time to grow starts with a coarser step than 0.04 at 1e-3."""
 DEAD_ZONES = -6.0, 10.0
@@ -270,14 +270,16 @@ class Canvas:
 
     def paint(self, q: Grids, weights: Mapping[str, Tensor], step: float, r: float) -> Tensor:
         """The picture (3, h, w); ``r`` is (rate - 128) / 64."""
-        field = features(self.pyramid, q, weights, step, fused.upsample)
+        field = features(self.pyramid, q, weights, step, fused.lift)
         phases = weights["b0"] + weights["slope"] * r
         rgb = fused.sines(field.reshape(len(field), -1), weights["w0"], phases, weights["w1"], weights["b1"])
         return fused.sharpen(rgb.view_as(self.pixels), weights["residual"])
 
     def error(self, q: Grids, weights: Mapping[str, Tensor], step: float, r: float) -> Tensor:
         """Mean squared error of the picture painted."""
-        return (self.paint(q, weights, step, r) - self.pixels).square().mean()
+        field, phases = features(self.pyramid, q, weights, step, fused.lift), weights["b0"] + weights["slope"] * r
+        net = weights["w0"], phases, weights["w1"], weights["b1"], weights["residual"]
+        return fused.picture_error(field, self.pixels, *net)
 
     def bits(
         self,
@@ -297,8 +299,8 @@ class Canvas:
             if (parent := u.get((grid.component, grid.level + 1))) is None:
                 taps += [(-1, 0, 0)] * (1 + len(context.PARENT))
             else:
-                nearest = parent.repeat_interleave(2, 0).repeat_interleave(2, 1)[: size[0], : size[1]]
-                planes += [nearest, fused.raise_twofold(parent, *size)]
+                kernels = self.pixels.new_tensor((fused.NEAREST, fused.BILINEAR))
+                planes += [fused.upsample(parent[None], kernel, *size)[0] for kernel in kernels]
                 taps += [(0, 0, 0), *((1, dy, dx) for dy, dx in context.PARENT)]
             if grid.component:
                 luma = u.get((0, grid.level))
@@ -308,7 +310,7 @@ class Canvas:
                 planes += [u[1, grid.level]] if grid.component == 2 else []
             bias, slope = weights[f"{kind}.bias"], weights[f"{kind}.slope"]
             here = bias[max(grid.component - 1, 0), grid.level] + slope[grid.level] * r
-            if grid.count <= fused.SMALL:
+            if grid.count <= fused.SMALL and not fused.compiled(self.pixels):
                 small.setdefault(kind, []).append((tuple(taps), q[grid.key], u[grid.key], here, planes))
             else:
                 a, *rest = nets[kind]
@@ -442,7 +444,7 @@ def fit_field(
         with torch.no_grad():
             y = start(canvas, networks.start, header)
     adam = GridAdam(y)
-    spent_mean, shift, repeats, i, seen = 0.0, 0.0, 0, 0, 0.0
+    first, spent_mean, shift, repeats, i, seen = 0.0, 0.0, 0.0, 0, 0, 0.0
     fixed: Tensor | None = None
     error = pixels.new_ones(())
     table = torch.from_numpy(context.SQUASH).to(device, torch.float32) / 64
@@ -492,10 +494,11 @@ def fit_field(
         if fixed is None:
             adam.move(rate)
             spent_mean = spent.item() if i == 0 else 0.7 * spent_mean + 0.3 * spent.item()
-            if steered and done >= STEERED:  # towards the bits that a fit on its way to those wanted takes here
-                ahead = math.log(spent_mean / (bits * surplus(done))) + 0.01
-                price *= math.exp(min(0.1, max(-0.1, min(0.15, 12 / iterations) * ahead)))
-                price = min(max(price, PRICES[0]), PRICES[1])
+            if done < 0.05:
+                first = spent_mean
+            if steered and any(i == round(share * iterations) for share in STEERED):
+                ahead = math.log(forecast(first, spent_mean, done) / bits) + 0.01
+                price = min(max(price * math.exp(1.1 * min(max(ahead, -0.6), 0.6)), PRICES[0]), PRICES[1])
         i += 1
         if progress and i / iterations > seen:
             progress(seen := i / iterations)
@@ -554,19 +557,22 @@ def _price_for(
 
 
 def contact_sheet(image: np.ndarray) -> np.ndarray:
-    """Eight tiles of a picture at random, (256, 512, 3); of a picture of less than twelve, itself."""
+    """Two or four tiles of a picture at random, side by side; of a picture of less than six, itself."""
     rows, columns = image.shape[0] // _TILE, image.shape[1] // _TILE
-    if rows * columns < 12:
+    if rows * columns < 6:
         return image
     tiles = image[: rows * _TILE, : columns * _TILE].reshape(rows, _TILE, columns, _TILE, 3).swapaxes(1, 2)
-    places = np.random.default_rng(0).permutation(rows * columns)[:8]
-    chosen = tiles[places // columns, places % columns]
-    return np.ascontiguousarray(chosen.reshape(2, 4, _TILE, _TILE, 3).swapaxes(1, 2).reshape(2 * _TILE, 4 * _TILE, 3))
+    places = np.random.default_rng(0).permutation(rows * columns)[: 2 if rows * columns < 16 else 4]
+    return np.concatenate(list(tiles[places // columns, places % columns]), 1)
 
 
-def surplus(done: float) -> float:
-    """How many times its final bits a fit takes when so much of it, at least a half, is done; over photographs."""
-    return 0.955 + 4 * max(0.0, 0.7 - done) ** 2
+def forecast(first: float, now: float, done: float) -> float:
+    """Bits that a fit of a constant price will end with, from those at its beginning and those it takes now.
+
+    On photographs, what is left of the way down depends on little but the share of the steps that is done.
+    """
+    left = math.pow(max(0.0, 1 - done / 0.55), 1.35)
+    return max(now - left * first, 0.1 * now) / (1 - left) * (1 - 0.16 * max(0.0, 0.85 - done))
 
 
 def finest_levels(bpp: float) -> tuple[int, int]:

@@ -26,6 +26,8 @@ STRIPE = 12288
 """Positions that go through a network at a time."""
 SMALL = 8192
 """Grids of at most so many positions share a pass."""
+NEAREST, BILINEAR = (0.0, 0.0, 1.0, 0.0), (0.0, 0.25, 0.75, 0.0)
+"""Taps of :func:`upsample` that repeat samples, or lay straight lines through them."""
 _LOW, _HIGH = -16 / 4, (TABLES - 1 - 16) / 4
 _LN2 = math.log(2)
 
@@ -39,6 +41,26 @@ def keep_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
         libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+
+
+def compiled(x: Tensor) -> bool:
+    """Whether what is computed of x is compiled by :mod:`prancimg.kernel`; plain torch takes everything."""
+    return x.device.type == "cpu" and x.dtype == torch.float32
+
+
+def _arrays(*tensors: Tensor) -> list[np.ndarray]:
+    return [t.detach().contiguous().numpy() for t in tensors]
+
+
+def _filled(*tensors: Tensor) -> list[np.ndarray]:
+    """All sides filled up with zeros to multiples of 4."""
+    return [np.pad(array, [(0, -side % 4) for side in array.shape]) for array in _arrays(*tensors)]
+
+
+def _summed(g: np.ndarray, like: Tensor) -> Tensor:
+    """The sum of gradients by block, cut to a tensor's shape."""
+    total = torch.from_numpy(g.sum(0))
+    return total[tuple(slice(side) for side in like.shape)]
 
 
 class _Upsample(torch.autograd.Function):
@@ -85,28 +107,44 @@ class _Upsample(torch.autograd.Function):
         return out, g_taps, None, None
 
 
+class _Lift(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> Tensor:
+        ctx.save_for_backward(*tensors)
+        return torch.from_numpy(kernel.lift(*_arrays(*tensors)))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        _, taps, _, gain = ctx.saved_tensors
+        g_field, g_taps, g_q, g_gain = kernel.lift_back(*_arrays(*ctx.saved_tensors, *gradients))
+        return torch.from_numpy(g_field), _summed(g_taps, taps), torch.from_numpy(g_q), _summed(g_gain, gain)
+
+
 def upsample(x: Tensor, taps: Tensor, height: int, width: int) -> Tensor:
     """:func:`prancimg.field.upsample`."""
+    if compiled(x):
+        return lift(x, taps, (), x.new_zeros(0, len(x)), height, width)
     wide: Tensor = _Upsample.apply(x, taps, 2, width)  # type: ignore[no-untyped-call]
     return _Upsample.apply(wide, taps, 1, height)  # type: ignore[no-untyped-call,no-any-return]
 
 
-def raise_twofold(x: Tensor, height: int, width: int) -> Tensor:
-    """:func:`prancimg.context.raise_twofold` over 16, without rounding."""
-    for axis in (0, 1):
-        n = x.shape[axis]
-        before = torch.cat([x.narrow(axis, 0, 1), x.narrow(axis, 0, n - 1)], axis)
-        after = torch.cat([x.narrow(axis, 1, n - 1), x.narrow(axis, n - 1, 1)], axis)
-        shape = list(x.shape)
-        shape[axis] = 2 * n
-        base = x * 0.75
-        x = torch.stack([base.add(before, alpha=0.25), base.add(after, alpha=0.25)], axis + 1).reshape(shape)
-    return x[:height, :width]
+def lift(field: Tensor, taps: Tensor, q: Sequence[Tensor], gain: Tensor, height: int, width: int) -> Tensor:
+    """:func:`prancimg.field.lift`."""
+    if compiled(field):
+        stacked = torch.stack(list(q)) if q else field.new_zeros(0, height, width)
+        return _Lift.apply(field, taps, stacked, gain)  # type: ignore[no-untyped-call,no-any-return]
+    field = upsample(field, taps, height, width)
+    for grid, direction in zip(q, gain, strict=True):
+        field = field + direction[:, None, None] * grid
+    return field
 
 
 class _SoftRound(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, noise: Tensor, temperature: float) -> Tensor:
+        if compiled(y) and y.dim() == 1:
+            out, ctx.slope = map(torch.from_numpy, kernel.soft_round(temperature, *_arrays(y, noise)))
+            return out
         scale = 1 / (2 * math.tanh(0.5 / temperature))
         middle = torch.floor(y).add_(0.5)
         bent = torch.tanh_((y - middle).mul_(1 / temperature))
@@ -131,13 +169,16 @@ def soft_round(y: Tensor, noise: Tensor, temperature: float) -> Tensor:
 class _Squash(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor) -> Tensor:
-        ctx.root = (q * q).add_(1).sqrt_()
-        logarithm: Tensor = q.abs().add_(ctx.root).log_()
-        return torch.copysign(logarithm, q)
+        if compiled(q) and q.dim() == 1:
+            out, ctx.slope = map(torch.from_numpy, kernel.squash(*_arrays(q)))
+            return out
+        root = (q * q).add_(1).sqrt_()
+        ctx.slope = root.reciprocal()
+        return torch.copysign(q.abs().add_(root).log_(), q)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        out: Tensor = gradients[0] / ctx.root
+        out: Tensor = gradients[0] * ctx.slope
         return out
 
 
@@ -202,8 +243,10 @@ class _Cost:
 _Pass = tuple[Tensor, Tensor, Tensor, Sequence[Tensor]]
 
 
-def _plain_pass(q: Tensor, wide: Tensor, reads: Sequence[Tap], a: Tensor, bias: Tensor, *rest: Tensor) -> _Pass:
-    """Σ ln P of a grid, and its gradients by q, by the padded planes and by the network's tensors."""
+def _plain_pass(
+    q: Tensor, wide: Tensor, reads: Sequence[Tap], free: bool, a: Tensor, bias: Tensor, *rest: Tensor
+) -> _Pass:
+    """Σ ln P of a grid, and its gradients by q, by the padded planes (if ``free``) and by the network's tensors."""
     height, width = q.shape
     g_wide, g_q, g_bias, cost = torch.zeros_like(wide), torch.zeros_like(q), torch.zeros_like(bias), _Cost(a, *rest)
     total = q.new_zeros(())
@@ -218,6 +261,8 @@ def _plain_pass(q: Tensor, wide: Tensor, reads: Sequence[Tap], a: Tensor, bias: 
         total += log
         g_q[top : top + here] = by_q.view(here, width)
         g_bias += g_h.sum(1)
+        if not free:
+            continue
         g_x = (a.t() @ g_h).view(-1, here, width)
         for row, (i, dy, dx) in enumerate(reads):
             if i >= 0:
@@ -225,18 +270,16 @@ def _plain_pass(q: Tensor, wide: Tensor, reads: Sequence[Tap], a: Tensor, bias: 
     return total, g_q, g_wide, (cost.g_a, g_bias, *cost.gradients())
 
 
-def _compiled_pass(q: Tensor, wide: Tensor, reads: Sequence[Tap], *net: Tensor) -> _Pass:
+def _compiled_pass(
+    q: Tensor, wide: Tensor, reads: Sequence[Tap], free: bool, a: Tensor, bias: Tensor, *rest: Tensor
+) -> _Pass:
     """:func:`_plain_pass`, compiled."""
     taps = np.array([(i, dy + 2, dx + 2) for i, dy, dx in reads])
-    grid, planes, *arrays = (t.detach().contiguous().numpy() for t in (q, wide, *net))
-    sums, g_q, g_wide, g_net = kernel.grid_cost(grid, planes, taps, (_LOW, _HIGH), *arrays)
-    parts = torch.split(torch.from_numpy(g_net.sum(0)), [t.numel() for t in net])
-    return (
-        q.new_tensor(sums.sum()),
-        torch.from_numpy(g_q),
-        torch.from_numpy(g_wide),
-        [part.view(t.shape) for part, t in zip(parts, net, strict=True)],
-    )
+    bounds = np.array([_LOW, _HIGH], np.float32)
+    net = a, bias, *rest
+    sums, g_q, g_wide, *g_net = kernel.grid_cost(free, bounds, taps, *_arrays(q, wide), *_filled(*net))
+    by_net = [_summed(g, t) for g, t in zip(g_net, net, strict=True)]
+    return q.new_tensor(sums.sum()), torch.from_numpy(g_q), torch.from_numpy(g_wide), by_net
 
 
 class _GridBits(torch.autograd.Function):
@@ -259,8 +302,9 @@ class _GridBits(torch.autograd.Function):
             [pad(u, (2, 2, 2, 2)), *(pad(p[None, None], (2, 2, 2, 2), mode="replicate")[0, 0] for p in planes)]
         )
         reads = [(0, dy, dx) for dy, dx in CAUSAL] + [(i + 1 if i >= 0 else -1, dy, dx) for i, dy, dx in taps]
-        run = _compiled_pass if q.device.type == "cpu" else _plain_pass
-        total, g_q, g_wide, g_net = run(q, wide, reads, a, bias, b, b0, c, c0)
+        run = _compiled_pass if compiled(q) else _plain_pass
+        free = any(ctx.needs_input_grad[i] for i in (2, *range(9, 9 + len(planes))))
+        total, g_q, g_wide, g_net = run(q, wide, reads, free, a, bias, b, b0, c, c0)
         for g in g_wide[1:]:  # what was read beyond the edge belongs to the edge
             g[2] += g[0] + g[1]
             g[height + 1] += g[height + 2] + g[height + 3]
@@ -416,3 +460,27 @@ class _Sharpen(torch.autograd.Function):
 def sharpen(rgb: Tensor, kernel: Tensor) -> Tensor:
     """:func:`prancimg.field.sharpen`."""
     return _Sharpen.apply(rgb, kernel)  # type: ignore[no-untyped-call,no-any-return]
+
+
+class _PictureError(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, pixels: Tensor, field: Tensor, *net: Tensor) -> Tensor:
+        sums, g_field, *g_net = kernel.picture_error(*_arrays(field, pixels), *_filled(*net))
+        ctx.gradients = torch.from_numpy(g_field), *(_summed(g, t) for g, t in zip(g_net, net, strict=True))
+        ctx.scale = 2 / pixels.numel()
+        return field.new_tensor(sums.sum() * ctx.scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        scale = gradients[0] * ctx.scale
+        return (None, *(g * scale for g in ctx.gradients))
+
+
+def picture_error(
+    field: Tensor, pixels: Tensor, w0: Tensor, b0: Tensor, w1: Tensor, b1: Tensor, residual: Tensor
+) -> Tensor:
+    """Mean squared error of what a field (channels, h, w) shows, by :func:`sines` and :func:`sharpen`."""
+    if compiled(field):
+        return _PictureError.apply(pixels, field, w0, b0, w1, b1, residual)  # type: ignore[no-untyped-call,no-any-return]
+    rgb = sines(field.reshape(len(field), -1), w0, b0, w1, b1)
+    return (sharpen(rgb.view_as(pixels), residual) - pixels).square().mean()

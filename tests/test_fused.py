@@ -130,6 +130,41 @@ def test_soft_rounding_equals_its_formula():
     torch.testing.assert_close(a, b)
 
 
+SHAPES = ((45, 70, 0, 1), (17, 5, 0, 0), (1, 1, 0, 0), (33, 150, 1, 2), (8, 30, 2, 1))
+"""Heights, widths and finest levels: odd sides, blocks of one row, more columns than a tile, levels without grids."""
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_compiled_step_equals_plain_torch(shape):
+    """Single precision on a CPU is compiled, double is plain torch: both terms of the loss and every gradient."""
+    torch.manual_seed(1)
+    pyramid = Pyramid(*shape)
+    siren, theta = load_prior(2)
+    start = {name: torch.from_numpy(w) for name, w in to_floats(siren, theta).items()}
+    start = {name: w + 0.03 * torch.randn_like(w) for name, w in start.items()}
+    pixels, y = torch.rand(3, *shape[:2]), 0.7 * torch.randn(sum(grid.count for grid in pyramid.grids))
+    noise = 0.2 * torch.randn_like(y)
+
+    def step(dtype):
+        y_, weights = leaves(y.to(dtype, copy=True), {name: w.to(dtype, copy=True) for name, w in start.items()})
+        canvas = Canvas(pixels.to(dtype), pyramid)
+        q = fused.soft_round(y_, noise.to(dtype), 0.3)
+        terms = (
+            canvas.error(canvas.split(q), weights, 0.05, -0.25),
+            canvas.bits(canvas.split(q), canvas.split(fused.squash(q)), weights, 0.3),
+        )
+        return *terms, *(gradients(term, y_, weights) for term in terms)
+
+    for fast, plain in zip(step(torch.float32), step(torch.float64), strict=True):
+        if isinstance(fast, dict):
+            assert fast.keys() == plain.keys()
+            for name in fast:
+                bound = 1e-5 * float(plain[name].abs().max()) + 1e-7
+                torch.testing.assert_close(fast[name].double(), plain[name], rtol=0, atol=bound)
+        else:
+            assert fast.item() == pytest.approx(plain.item(), rel=1e-5)
+
+
 def test_bits_of_integers_are_near_the_coders():
     siren, theta = load_prior(2)
     pyramid = Pyramid(64, 90)
@@ -147,3 +182,11 @@ def test_bits_of_integers_are_near_the_coders():
 def test_upsampling_is_the_renderers():
     x, taps = torch.randn(2, 5, 9), torch.tensor([-0.04, 0.26, 0.88, -0.1])
     torch.testing.assert_close(fused.upsample(x, taps, 9, 18), field.upsample(x, taps, 9, 18))
+
+
+@pytest.mark.parametrize("height, width, grids", [(9, 18, 1), (10, 17, 3), (9, 17, 0)])
+def test_a_lift_is_the_renderers(height, width, grids):
+    x, taps = torch.randn(4, 5, 9), torch.tensor([-0.04, 0.26, 0.88, -0.1])
+    q, gain = [torch.randn(height, width) for _ in range(grids)], torch.randn(grids, 4)
+    expected = field.lift(x, taps, q, gain, height, width)
+    torch.testing.assert_close(fused.lift(x, taps, q, gain, height, width), expected)
