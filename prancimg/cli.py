@@ -98,9 +98,9 @@ def _decode(options: argparse.Namespace) -> None:
     if output is None:
         ending = f".{options.format.lower().removeprefix('.')}" if options.format else ".png"
         output = files.PIPE if options.input == files.PIPE else str(Path(options.input).with_suffix(ending))
+    files.check_writable(output, options.input)
     if kind is None:
         kind = "PNG" if output == files.PIPE else format_of(Path(output).suffix)
-    files.check_writable(output, options.input)
     began = time.perf_counter()
     with _naming(options.input):
         data = files.read_prc(options.input)
