@@ -44,8 +44,8 @@ SURPLUS = 1.4
 """The bits of the start, relative to those of the fit, at the same price."""
 STEERED = {0.25: 0.5, 0.45: 0.8, 0.65: 1.2}
 """How strongly the price is moved after these shares of the steps: bits that are gone late do not come back."""
-LANDED = -0.025, 0.03
-"""Where the logarithm of a steered fit's bits, relative to those asked for, may end: an excess is rounded away."""
+LANDED = -0.03, -0.001
+"""Where the logarithm of a steered fit's bits, relative to those asked for, is to end."""
 HARD, HARD_NETWORKS = 0.86, 0.7
 """Shares of the steps after which the grids, and before them the networks' coefficients, are rounded."""
 FEW, MANY = 25_000, 120_000
@@ -464,7 +464,7 @@ def fit_field(
                 at_bound = price <= PRICES[0] * 1.01 if off < 0 else price >= PRICES[1] * 0.99
                 if not LANDED[0] < off < LANDED[1] and repeats < 2 and not at_bound:  # a change of rounding costs more
                     repeats, i = repeats + 1, round((HARD - 0.25) * iterations)
-                    price = min(max(price * math.exp((2.5 if off < 0 else 1.5) * off), PRICES[0]), PRICES[1])
+                    price = min(max(price * math.exp(3 * (off + 0.015)), PRICES[0]), PRICES[1])
                     continue
                 shift = _land(now, math.log(bits), 0.012) if off > 0 or at_bound else 0.0
             header, scale = _coarser(header, shift)
@@ -497,8 +497,8 @@ def fit_field(
             if done < 0.05:
                 first = spent_mean
             for share, strength in STEERED.items():
-                if steered and i == round(share * iterations):
-                    ahead = math.log(forecast(first, spent_mean, done) / bits) - 0.08 * (1 - done)
+                if steered and not repeats and i == round(share * iterations):
+                    ahead = math.log(forecast(first, spent_mean, done) / bits) + 0.015 - 0.06 * max(0.0, 0.65 - done)
                     price *= math.exp(strength * min(max(ahead, -0.6), 0.6))
                     price = min(max(price, PRICES[0]), PRICES[1])
         i += 1
@@ -574,7 +574,7 @@ def forecast(first: float, now: float, done: float) -> float:
     On photographs, what is left of the way down depends on little but the share of the steps that is done.
     """
     left = math.pow(max(0.0, 1 - done / 0.55), 1.35)
-    return max(now - left * first, 0.1 * now) / (1 - left) * (1 - 0.16 * max(0.0, 0.85 - done))
+    return max(now - left * first, 0.1 * now) / (1 - left) * (1 - 0.06 * max(0.0, 0.85 - done))
 
 
 def finest_levels(bpp: float) -> tuple[int, int]:
