@@ -211,7 +211,7 @@ def _here(tasks: Sequence[Task], jobs: int) -> Results:
         fresh = [task for source, task in unfinished.items() if not deaths[source]]
         waiting = deque(fresh or list(unfinished.values())[:1])
         running: dict[Future[Encoded], Task] = {}
-        with ProcessPoolExecutor(min(jobs, len(waiting)), context, _prepare) as pool:
+        with ProcessPoolExecutor(min(jobs, len(waiting)), context, follow_parent) as pool:
             try:
                 while waiting or running:
                     while waiting and len(running) < jobs:
@@ -324,7 +324,7 @@ def _kept(task: Task) -> Outcome | None:
     )
 
 
-def _prepare() -> None:
+def follow_parent() -> None:
     """Of a worker process: no life after its parent's, even if that was killed, and no word at Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = multiprocessing.parent_process()

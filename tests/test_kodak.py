@@ -26,6 +26,7 @@ from prancimg import encoder
 from prancimg.bitstream import Coded, Header
 from prancimg.context import HIDDEN, INPUTS
 from prancimg.errors import PrancImgError
+from prancimg.metrics import decibels, measure
 from prancimg.siren import Siren, coordinates
 
 ROOT = Path(__file__).parents[1]
@@ -37,12 +38,12 @@ ROOT = Path(__file__).parents[1]
 def test_psnr_is_that_of_all_samples(photo):
     noisy = np.clip(photo + np.random.default_rng(1).normal(0, 9, photo.shape), 0, 255).astype(np.uint8)
     large = [np.tile(picture, (2, 2, 1)) for picture in (photo, noisy)]
-    assert metrics.measure(*large)["psnr"] == pytest.approx(peak_signal_noise_ratio(*large), abs=1e-9)
-    assert metrics.measure(large[0], large[1])["ms_ssim"] < metrics.measure(large[0] // 2, large[0] // 2 + 1)["ms_ssim"]
+    assert measure(*large)["psnr"] == pytest.approx(peak_signal_noise_ratio(*large), abs=1e-9)
+    assert measure(large[0], large[1])["ms_ssim"] < measure(large[0] // 2, large[0] // 2 + 1)["ms_ssim"]
 
 
 def test_ms_ssim_in_decibels():
-    assert [metrics.decibels(x) for x in (0.9, 0.99, 1)] == pytest.approx([10, 20, 100])
+    assert [decibels(x) for x in (0.9, 0.99, 1)] == pytest.approx([10, 20, 100])
 
 
 def header(**changes):
@@ -234,7 +235,7 @@ def test_of_two_variants_the_better_counts_at_each_rate():
 
 
 def record(bpp, psnr, ms_ssim):
-    return Record("f", 1, bpp, psnr, ms_ssim, metrics.decibels(ms_ssim), 2.0, 0.5)
+    return Record("f", 1, bpp, psnr, ms_ssim, decibels(ms_ssim), 2.0, 0.5)
 
 
 def test_the_mean_curve_is_of_each_setting_over_all_images_that_reach_it():

@@ -5,11 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import os
 import random
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -26,6 +23,7 @@ from tqdm import tqdm
 from benchmarks.kodak.codecs import Codec, Fitted, Setting
 from benchmarks.kodak.data import write
 from benchmarks.kodak.metrics import macs_per_pixel
+from prancimg.batch import follow_parent
 from prancimg.decoder import read_header
 from prancimg.errors import PrancImgError
 from prancimg.metrics import decibels, measure
@@ -97,17 +95,9 @@ def _computed(tasks: Sequence[Task], folder: Path, jobs: int) -> Iterator[tuple[
 
 
 def _prepare() -> None:
-    """Of a worker: one thread, and no life after its parent's, even if that was killed."""
+    """Of a worker: one thread, so that as many workers as there are cores do not crowd each other."""
+    follow_parent()
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word: the parent speaks for all
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def compute(task: Task, folder: Path) -> dict[str, Any]:
