@@ -19,7 +19,7 @@ from prancimg.siren import FRACTION
 
 Progress = Callable[[float], None]
 
-EFFORTS = {effort: round(9.5 * 2 ** (effort - 1)) for effort in range(1, 10)}
+EFFORTS = {effort: round(14.25 * 2 ** (effort - 1)) for effort in range(1, 10)}
 """Steps of a fit."""
 FITS = 5
 """Fits in search of a PSNR."""
@@ -52,7 +52,7 @@ class FieldSearch:
             files[shift] = file_of(fitted, shift)
             return math.log(len(files[shift]) / size)
 
-        seek(excess, 0.0, -0.025, (fitted.finest, fitted.coarsest), 0.012, 9)
+        seek(excess, 0.0, -0.5, (fitted.finest, fitted.coarsest), 0.012, 9)
         fitting = [data for data in files.values() if len(data) <= size]
         return max(fitting, key=len, default=least)
 
@@ -100,7 +100,7 @@ class FieldSearch:
             bits=bits,
             progress=advance,
         )
-        if not np.isfinite(fitted.field).all():
+        if not np.isfinite(fitted.q).all():
             raise PrancImgError("the fit diverged")
         return fitted
 
@@ -113,7 +113,7 @@ def _nothing(image: np.ndarray) -> tuple[Header, list[np.ndarray], Coefficients]
 
 
 def file_of(fitted: Fitted, shift: float) -> bytes:
-    """The file of a fit, rounded for fewer bits the higher the shift."""
+    """The file of a fit, of fewer bits the higher the shift."""
     header, q = fitted.rounded(shift)
     return _file(header, list(fitted.alpha), q)
 

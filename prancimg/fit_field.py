@@ -42,23 +42,25 @@ SCOUTS, SHORT = 2, 1.15
 """Short fits of tiles in search of a price, and their bits relative to those of whole fits at the same price."""
 SURPLUS = 1.4
 """The bits of the start, relative to those of the fit, at the same price."""
-STEERED = {0.25: 0.5, 0.45: 0.8, 0.65: 1.2}
-"""How strongly the price is moved after these shares of the steps: bits that are gone late do not come back."""
-LANDED = -0.03, -0.001
+STEERED = {0.3: (1.25, 1.2), 0.5: (1.06, 1.6), 0.65: (1.01, 1.6), 0.76: (1.01, 1.2)}
+"""At these shares of the steps: bits of the grids, rounded, relative to the end's, and how the price follows them."""
+AIM = 0.03
+"""The excess of bits to steer for: giving up the cheapest few percent is a gain, missing ones do not come back."""
+LANDED = -0.01, 0.06
 """Where the logarithm of a steered fit's bits, relative to those asked for, is to end."""
 HARD, HARD_NETWORKS = 0.86, 0.7
 """Shares of the steps after which the grids, and before them the networks' coefficients, are rounded."""
 FEW, MANY = 25_000, 120_000
 """Bits of a file from which pseudo-random coefficients of the networks, and from which all their weights, pay."""
+DUES = 1.4, 1.0, 0.85, 0.7
+"""What a bit counts for at levels 0, 1, 2, and at 3 and above, in the loss: the eye wants coarse features first."""
 FLAWLESS = 1.5e-5
 """Mean squared error (48 dB) below which more bits are not worth having."""
-_TILE = 256
+_TILE = 128
 _COARSER = 30
 """Step codes above the rate index: a field that has no time to grow starts with a coarser step than 0.04 at 1e-3."""
-DEAD_ZONES = -6.0, 10.0
-"""Shifts that only move the rounding threshold."""
-_DEAD = 0.03
-"""How far a dead zone may widen before a coarser step takes over."""
+_LEAST = 0.5
+"""Bits to be saved for which a coefficient is worth giving up."""
 
 Grids = Mapping[tuple[int, int], Tensor]
 
@@ -95,6 +97,8 @@ class Setup:
     """None: what pays for a file of its size."""
     levels: tuple[int, int] | None = None
     """Finest levels of luma and chroma; None: chosen for picture and price."""
+    dues: tuple[float, float, float, float] = DUES
+    """What a bit counts for at levels 0, 1, 2, and at 3 and above."""
     analytic: bool = True
     """Start from the picture's pyramid instead of nothing."""
 
@@ -133,29 +137,44 @@ class Setup:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fit before its grids are rounded for good."""
+    """A fit whose size can still be trimmed."""
 
     header: Header
     alpha: Sequence[np.ndarray]
     """Integer coefficients of every tensor, as many as the header says."""
-    field: np.ndarray
-    """All grids one after the other, float32 in units of the header's step."""
+    q: np.ndarray
+    """All grids one after the other, integers in float32."""
+    cheapest: np.ndarray
+    """Places of coefficients other than zero, in the order in which they are given up."""
     finest: float
-    """The most negative shift of the step that is worth its bits."""
+    """The most negative shift that is worth its bits."""
 
     @property
     def coarsest(self) -> float:
         """The largest shift that still makes a difference."""
-        return STEP_CODES - 1 - self.header.step + DEAD_ZONES[1]
+        return STEP_CODES - 1 - self.header.step + 1.0
+
+    def shifted(self, shift: float) -> tuple[Header, np.ndarray]:
+        """Fewer bits the higher the shift.
+
+        From 0 to 1 so large a share of the coefficients in their order moves towards zero by one. Beyond, the
+        quantiser's step changes by a code a unit, which costs much more.
+        """
+        given_up = min(max(shift, 0.0), 1.0)
+        code = min(max(self.header.step + math.floor(shift - given_up), 0), STEP_CODES - 1)
+        q = self.q.copy()
+        places = self.cheapest[: round(given_up * len(self.cheapest))]
+        q[places] -= np.sign(q[places])
+        if code != self.header.step:
+            q = np.rint(q * (step_value(self.header.step) / step_value(code)))
+        return replace(self.header, step=code), q.clip(1 - coder.MAGNITUDE, coder.MAGNITUDE - 1)
 
     def rounded(self, shift: float) -> tuple[Header, Coefficients]:
-        """Integer grids of fewer bits the higher the shift: by a wider dead zone, then by a coarser step."""
-        header, scale = _coarser(self.header, shift)
-        pyramid = header.pyramid
-        values = _round(torch.from_numpy(self.field) * scale, _divided(shift)[1]).numpy().astype(np.int32)
-        ends = np.cumsum([grid.count for grid in pyramid.grids])
-        parts = np.split(values, ends[:-1])
-        return header, {g.key: part.reshape(g.height, g.width) for g, part in zip(pyramid.grids, parts, strict=True)}
+        """The same with the grids by (component, level)."""
+        header, q = self.shifted(shift)
+        grids = header.pyramid.grids
+        parts = np.split(q.astype(np.int32), np.cumsum([grid.count for grid in grids])[:-1])
+        return header, {g.key: part.reshape(g.height, g.width) for g, part in zip(grids, parts, strict=True)}
 
     def bits(self, shift: float) -> float:
         """Exact bits of the coefficients, without what the container and the coder add."""
@@ -163,26 +182,6 @@ class Fitted:
         theta = Model.of(header).parameters(self.alpha, header.tensors)
         bits = context.cost(header.pyramid, q, context.networks(theta, FRACTION, header.rate))
         return bits + sum(coder.cost(a, how.scale) for a, how in zip(self.alpha, header.tensors, strict=True) if how.k)
-
-
-def _coarser(header: Header, shift: float) -> tuple[Header, float]:
-    """The header with the step code of a shift, and what to multiply the field with."""
-    code = min(max(header.step + _divided(shift)[0], 0), STEP_CODES - 1)
-    return replace(header, step=code), step_value(header.step) / step_value(code)
-
-
-def _divided(shift: float) -> tuple[int, float]:
-    """A shift as step codes and dead zone: changing the step of a finished fit costs much more."""
-    near = min(max(shift, DEAD_ZONES[0]), DEAD_ZONES[1])
-    codes = math.floor(shift - near)
-    return codes, _DEAD * (shift - codes)
-
-
-def _round(y: Tensor, dead: float) -> Tensor:
-    """The nearest integers, with a dead zone of 1 + 2 ``dead``."""
-    size = y.abs()
-    whole = torch.floor(size + 0.5 - torch.where(size < 1.5, dead, dead / 2))
-    return (torch.copysign(whole, y) + 0.0).clamp(1 - coder.MAGNITUDE, coder.MAGNITUDE - 1)
 
 
 def soften(y: Tensor, part: float, generator: torch.Generator) -> Tensor:
@@ -288,12 +287,13 @@ class Canvas:
         weights: Mapping[str, Tensor],
         r: float,
     ) -> Tensor:
-        """Bits of all grids; ``u`` are the squashed grids."""
-        total = self.pixels.new_zeros(())
-        small: dict[str, list[fused.Small]] = {}
+        """Bits of levels 0, 1, 2, and of 3 and above, (4,); ``u`` are the squashed grids."""
+        total = [self.pixels.new_zeros(())] * len(DUES)
+        small: dict[tuple[str, int], list[fused.Small]] = {}
         nets = {kind: [weights[f"{kind}.{name}"] for name in ("a", "b", "b0", "c", "c0")] for kind in context.KINDS}
         for grid in self.pyramid.grids:
             kind, size = context.KINDS[grid.component > 0], (grid.height, grid.width)
+            level = min(grid.level, len(DUES) - 1)
             planes: list[Tensor] = []
             taps: list[fused.Tap] = []
             if (parent := u.get((grid.component, grid.level + 1))) is None:
@@ -311,13 +311,56 @@ class Canvas:
             bias, slope = weights[f"{kind}.bias"], weights[f"{kind}.slope"]
             here = bias[max(grid.component - 1, 0), grid.level] + slope[grid.level] * r
             if grid.count <= fused.SMALL and not fused.compiled(self.pixels):
-                small.setdefault(kind, []).append((tuple(taps), q[grid.key], u[grid.key], here, planes))
+                small.setdefault((kind, level), []).append((tuple(taps), q[grid.key], u[grid.key], here, planes))
             else:
                 a, *rest = nets[kind]
-                total = total + fused.grid_bits(tuple(taps), q[grid.key], u[grid.key], a, here, *rest, *planes)
-        for kind, grids in small.items():
-            total = total + fused.small_bits(grids, *nets[kind])
-        return total
+                bits = fused.grid_bits(tuple(taps), q[grid.key], u[grid.key], a, here, *rest, *planes)
+                total[level] = total[level] + bits
+        for (kind, level), grids in small.items():
+            total[level] = total[level] + fused.small_bits(grids, *nets[kind])
+        return torch.stack(total)
+
+
+def cheapest(
+    canvas: Canvas,
+    q: Tensor,
+    weights: Mapping[str, Tensor],
+    step: float,
+    r: float,
+    dues: Tensor,
+    price: float,
+    groups: int,
+) -> np.ndarray:
+    """Places of coefficients other than zero that are worth giving up, those first that save most bits for their error.
+
+    Giving up means one step towards zero. What that saves of a coefficient's own bits is integrated by Simpson's rule;
+    what it does to the error, and as context to other bits, is read from the slope half-way, for one of the ``groups``
+    of the coefficients at a time. ``price`` is that of a bit in error: it is added to every error, for savings are
+    guesses.
+    """
+
+    def bits(q: Tensor, u: Tensor) -> Tensor:
+        return canvas.bits(canvas.split(q), canvas.split(u), weights, r) @ dues
+
+    sign, u = q.sign(), fused.squash(q)
+    change = fused.squash(q - sign) - u
+    saved, cost = torch.zeros_like(q), torch.full_like(q, math.inf)
+    for part, weight in ((0.0, 1 / 6), (0.5, 4 / 6), (1.0, 1 / 6)):
+        on_the_way = (q - part * sign).requires_grad_()
+        saved += weight * sign * torch.autograd.grad(bits(on_the_way, u), on_the_way)[0]
+    group = torch.randint(groups, q.shape, generator=torch.Generator().manual_seed(0)).to(q.device)
+    for g in range(groups):
+        here = (group == g) & (q != 0)
+        half_way, context_half_way = (
+            (q - 0.5 * sign * here).requires_grad_(),
+            (u + 0.5 * change * here).requires_grad_(),
+        )
+        error = canvas.error(canvas.split(half_way), weights, step, r)
+        added = -sign * torch.autograd.grad(error, half_way)[0]
+        saved_here = saved - change * torch.autograd.grad(bits(q, context_half_way), context_half_way)[0]
+        cost = torch.where(here & (saved_here > _LEAST), (added.clamp_min(0) + price) / saved_here, cost)
+    order: np.ndarray = cost.argsort()[: int(cost.isfinite().sum())].cpu().numpy()
+    return order
 
 
 class GridAdam:
@@ -444,15 +487,25 @@ def fit_field(
         with torch.no_grad():
             y = start(canvas, networks.start, header)
     adam = GridAdam(y)
-    first, spent_mean, shift, repeats, i, seen = 0.0, 0.0, 0.0, 0, 0, 0.0
+    repeats, i, seen = 0, 0, 0.0
     fixed: Tensor | None = None
-    error = pixels.new_ones(())
+    error, dues = pixels.new_ones(()), pixels.new_tensor(setup.dues)
     table = torch.from_numpy(context.SQUASH).to(device, torch.float32) / 64
+
+    def squashed(q: Tensor) -> Tensor:
+        return torch.copysign(table[q.abs().clamp_max(256).long() + 256], q)
 
     def state() -> Fitted:
         alpha, coded = networks.integers()
         finest = 0.0 if error.item() < FLAWLESS else -32.0
-        return Fitted(replace(header, tensors=coded), alpha, y.detach().cpu().numpy(), finest)
+        q = y.detach().round().cpu().numpy()
+        return Fitted(replace(header, tensors=coded), alpha, q, np.zeros(0, np.int64), finest)
+
+    def trimmable(fitted: Fitted) -> Fitted:
+        settled = {name: tensor.detach() for name, tensor in networks.weights(True)[0].items()}
+        step, r, groups = step_value(header.step), relative_rate(header.rate), min(max(iterations // 16, 4), 12)
+        q = torch.from_numpy(fitted.q).to(y)
+        return replace(fitted, cheapest=cheapest(canvas, q, settled, step, r, dues, price / count, groups))
 
     y.requires_grad_()
     while i < iterations:
@@ -464,27 +517,30 @@ def fit_field(
                 at_bound = price <= PRICES[0] * 1.01 if off < 0 else price >= PRICES[1] * 0.99
                 if not LANDED[0] < off < LANDED[1] and repeats < 2 and not at_bound:  # a change of rounding costs more
                     repeats, i = repeats + 1, round((HARD - 0.25) * iterations)
-                    price = min(max(price * math.exp(3 * (off + 0.015)), PRICES[0]), PRICES[1])
+                    price = min(max(price * math.exp(2 * min(max(off - AIM, -0.3), 0.3)), PRICES[0]), PRICES[1])
                     continue
-                shift = _land(now, math.log(bits), 0.012) if off > 0 or at_bound else 0.0
-            header, scale = _coarser(header, shift)
+                if off > 0:
+                    now = trimmable(now)
+                shift = _land(now, math.log(bits), 0.005) if off > 0 or at_bound else 0.0
+                coarser, landed = now.shifted(shift)
+                header = replace(header, step=coarser.step)
+                fixed = torch.from_numpy(landed).to(y)
+            else:
+                fixed = y.detach().round()
             with torch.no_grad():
-                y.mul_(scale)
-                fixed = _round(y, _divided(shift)[1])
-                y.copy_(fixed + (y - fixed).clamp(-0.499, 0.499))  # from now on, plain rounding gives the same
+                y.copy_(fixed)
         step, r = step_value(header.step), relative_rate(header.rate)
         weights, own_bits = networks.weights(done >= HARD_NETWORKS)
         if fixed is None:
             part = done / HARD
             q = soften(y, part, generator)
-            squashed = fused.squash(q)
+            u = fused.squash(q)
         else:
-            q = fixed
-            squashed = torch.copysign(table[q.abs().clamp_max(256).long() + 256], q)
+            q, u = fixed, squashed(fixed)
         grids = canvas.split(q)
         error = canvas.error(grids, weights, step, r)
-        spent = canvas.bits(grids, canvas.split(squashed), weights, r) + own_bits
-        loss = error + price / count * spent
+        by_level = canvas.bits(grids, canvas.split(u), weights, r)
+        loss = error + price / count * (by_level @ dues + own_bits)
         if not math.isfinite(loss.item()):
             raise PrancImgError("the fit diverged")
         if loss.requires_grad:
@@ -493,18 +549,18 @@ def fit_field(
         networks.move(NETWORK_RATE * max(rate, 0.05), step)
         if fixed is None:
             adam.move(rate)
-            spent_mean = spent.item() if i == 0 else 0.7 * spent_mean + 0.3 * spent.item()
-            if done < 0.05:
-                first = spent_mean
-            for share, strength in STEERED.items():
+            for share, (ratio, strength) in STEERED.items():
                 if steered and not repeats and i == round(share * iterations):
-                    ahead = math.log(forecast(first, spent_mean, done) / bits) + 0.015 - 0.06 * max(0.0, 0.65 - done)
-                    price *= math.exp(strength * min(max(ahead, -0.6), 0.6))
+                    with torch.no_grad():
+                        q = y.round()
+                        spent = canvas.bits(canvas.split(q), canvas.split(squashed(q)), weights, r).sum() + own_bits
+                    ahead = math.log(max(spent.item(), 1e-9) / ratio / bits) - AIM
+                    price *= math.exp(strength * min(max(ahead, -0.5), 0.5))
                     price = min(max(price, PRICES[0]), PRICES[1])
         i += 1
         if progress and i / iterations > seen:
             progress(seen := i / iterations)
-    return state()
+    return trimmable(state()) if steered else state()
 
 
 class _Start:
@@ -523,7 +579,7 @@ class _Start:
         with torch.no_grad():
             q = start(canvas, self.prior, header).round()
             r = relative_rate(header.rate)
-            return max(float(canvas.bits(canvas.split(q), canvas.split(fused.squash(q)), self.prior, r)), 1e-9)
+            return max(float(canvas.bits(canvas.split(q), canvas.split(fused.squash(q)), self.prior, r).sum()), 1e-9)
 
 
 def _price_for(
@@ -552,29 +608,22 @@ def _price_for(
 
     for _ in range(SCOUTS):
         price = solve(0.1)
-        found = fit_field(tiles, seed=0, iterations=max(4, iterations // 6), device=device, price=price, setup=scout)
+        found = fit_field(tiles, seed=0, iterations=max(10, iterations // 6), device=device, price=price, setup=scout)
         started = part.bits(price, levels)
         share, growth = started / whole.bits(price, levels), SHORT * started / max(found.bits(0), 1e-9)
     return levels, solve(0.03)
 
 
 def contact_sheet(image: np.ndarray) -> np.ndarray:
-    """Two or four tiles of a picture at random, side by side; of a picture of less than six, itself."""
+    """Eight or sixteen tiles of a picture at random, in two rows; of a picture of less than 24, itself."""
     rows, columns = image.shape[0] // _TILE, image.shape[1] // _TILE
-    if rows * columns < 6:
+    if rows * columns < 24:
         return image
     tiles = image[: rows * _TILE, : columns * _TILE].reshape(rows, _TILE, columns, _TILE, 3).swapaxes(1, 2)
-    places = np.random.default_rng(0).permutation(rows * columns)[: 2 if rows * columns < 16 else 4]
-    return np.concatenate(list(tiles[places // columns, places % columns]), 1)
-
-
-def forecast(first: float, now: float, done: float) -> float:
-    """Bits that a fit of a constant price will end with, from those at its beginning and those it takes now.
-
-    On photographs, what is left of the way down depends on little but the share of the steps that is done.
-    """
-    left = math.pow(max(0.0, 1 - done / 0.55), 1.35)
-    return max(now - left * first, 0.1 * now) / (1 - left) * (1 - 0.06 * max(0.0, 0.85 - done))
+    places = np.random.default_rng(0).permutation(rows * columns)[: 8 if rows * columns < 64 else 16]
+    chosen = tiles[places // columns, places % columns].reshape(2, -1, _TILE, _TILE, 3)
+    sheet: np.ndarray = chosen.swapaxes(1, 2).reshape(2 * _TILE, -1, 3)
+    return sheet
 
 
 def finest_levels(bpp: float) -> tuple[int, int]:
@@ -605,6 +654,6 @@ def relative_rate(rate: int) -> float:
 
 
 def _land(fitted: Fitted, log_bits: float, below: float) -> float:
-    """The shift of the step that makes a fit take so many bits."""
+    """The shift that makes a fit take so many bits."""
     bounds = (fitted.finest, fitted.coarsest)
-    return seek(lambda shift: math.log(max(fitted.bits(shift), 1e-9)) - log_bits, 0.0, -0.025, bounds, below, 8)
+    return seek(lambda shift: math.log(max(fitted.bits(shift), 1e-9)) - log_bits, 0.0, -0.5, bounds, below, 8)

@@ -112,7 +112,7 @@ def test_the_bits_and_their_gradient_equal_plain_autograd(problem, monkeypatch, 
     monkeypatch.setattr(fused, "SMALL", small)
     monkeypatch.setattr(fused, "STRIPE", stripe)
     y, weights = leaves(y, weights)
-    fast = canvas.bits(canvas.split(y), canvas.split(fused.squash(y)), weights, 0.3)
+    fast = canvas.bits(canvas.split(y), canvas.split(fused.squash(y)), weights, 0.3).sum()
     agree(fast, plain_bits(canvas.pyramid, canvas.split(y), weights, 0.3), y, weights)
 
 
@@ -151,7 +151,7 @@ def test_the_compiled_step_equals_plain_torch(shape):
         q = fused.soft_round(y_, noise.to(dtype), 0.3)
         terms = (
             canvas.error(canvas.split(q), weights, 0.05, -0.25),
-            canvas.bits(canvas.split(q), canvas.split(fused.squash(q)), weights, 0.3),
+            canvas.bits(canvas.split(q), canvas.split(fused.squash(q)), weights, 0.3).sum(),
         )
         return *terms, *(gradients(term, y_, weights) for term in terms)
 
@@ -175,7 +175,7 @@ def test_bits_of_integers_are_near_the_coders():
     weights = {name: torch.from_numpy(w) for name, w in to_floats(siren, theta).items()}
     floats = {key: torch.from_numpy(grid).float() for key, grid in q.items()}
     squashed = {key: torch.from_numpy(context.squash(grid)).float() / 64 for key, grid in q.items()}
-    soft = Canvas(torch.zeros(3, 64, 90), pyramid).bits(floats, squashed, weights, 0.5)
+    soft = Canvas(torch.zeros(3, 64, 90), pyramid).bits(floats, squashed, weights, 0.5).sum()
     assert float(soft) == pytest.approx(context.cost(pyramid, q, context.networks(theta, 20, 160)), rel=0.02)
 
 

@@ -118,7 +118,7 @@ class Fit:
         part = self.age / LIFE / HARD
         q = soften(self.y, part, generator) if part < 1 else self.y.detach().round()
         grids = self.canvas.split(q)
-        bits = self.canvas.bits(grids, self.canvas.split(fused.squash(q)), weights, self.r)
+        bits = self.canvas.bits(grids, self.canvas.split(fused.squash(q)), weights, self.r).sum()
         return self.canvas.error(grids, weights, self.step, self.r) + self.price / CROP**2 * bits
 
     def move(self) -> None:
