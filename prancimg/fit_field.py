@@ -44,9 +44,9 @@ SURPLUS = 1.4
 """The bits of the start, relative to those of the fit, at the same price."""
 STEERED = {0.3: (1.25, 1.2), 0.5: (1.06, 1.6), 0.65: (1.01, 1.6), 0.76: (1.01, 1.2)}
 """At these shares of the steps: bits of the grids, rounded, relative to the end's, and how the price follows them."""
-AIM = 0.03
-"""The excess of bits to steer for: giving up the cheapest few percent is a gain, missing ones do not come back."""
-LANDED = -0.01, 0.06
+AIM = -0.005
+"""The logarithm of the excess of bits to steer for: giving up a few percent can cost a decibel on smooth pictures."""
+LANDED = -0.03, 0.012
 """Where the logarithm of a steered fit's bits, relative to those asked for, is to end."""
 HARD, HARD_NETWORKS = 0.86, 0.7
 """Shares of the steps after which the grids, and before them the networks' coefficients, are rounded."""
