@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -82,6 +83,18 @@ def dense_basis(sizes: Sequence[int], kind: Kind, seed: int) -> Basis:
     return Basis(seed, (Block(0, sum(sizes), kind),))
 
 
+def chunk_basis(sizes: Sequence[int], kind: Kind, seed: int, rows: int) -> Basis:
+    """Blocks of at most ``rows`` rows within each tensor, as equal as can be; small tensors keep every entry."""
+    blocks, start = [], 0
+    for size in sizes:
+        parts = 1 if size <= WHOLE else -(-size // rows)
+        edges = [size * i // parts for i in range(parts + 1)]
+        for low, high in pairwise(edges):
+            blocks.append(Block(start + low, high - low, Kind.IDENTITY if size <= WHOLE else kind))
+        start += size
+    return Basis(seed, tuple(blocks))
+
+
 def column_norm(block: Block) -> float:
     """Root of the expected squared norm of a column."""
     return math.sqrt({Kind.IDENTITY: 1, Kind.POPCOUNT: 8 * block.rows}.get(block.kind, block.rows))
@@ -98,9 +111,14 @@ def positions(basis: Basis, k: int) -> tuple[np.ndarray, ...]:
     if not 0 <= k <= basis.size:
         raise ValueError(f"k = {k} is not between 0 and D = {basis.size}")
     mixed = any(block.kind != Kind.IDENTITY for block in basis.blocks)
+    whole = [mixed and block.kind == Kind.IDENTITY for block in basis.blocks]
+    size = sum(block.rows for block, all_of_it in zip(basis.blocks, whole, strict=True) if not all_of_it)
+    # Up to rank q the blocks have size * q columns, or less by one each at most: enough of each to find k in all.
     ranks = [
-        np.zeros(block.rows) if mixed and block.kind == Kind.IDENTITY else np.arange(1, block.rows + 1) / block.rows
-        for block in basis.blocks
+        np.zeros(block.rows)
+        if all_of_it
+        else np.arange(1, min(block.rows, block.rows * (k + len(whole)) // size + 1) + 1) / block.rows
+        for block, all_of_it in zip(basis.blocks, whole, strict=True)
     ]
     owner = np.repeat(np.arange(len(ranks)), [len(rank) for rank in ranks])
     order = np.argsort(np.concatenate(ranks), kind="stable")[:k]  # stable: ties go to the earlier block
@@ -126,10 +144,7 @@ def expand_block(seed: int, index: int, block: Block, a: Array, chunk: int = CHU
     if block.kind == Kind.IDENTITY:
         out[convert(_order(seed, index, block.rows)[: len(a)], a)] = a
     elif block.kind == Kind.HADAMARD:
-        signs, rows, columns = (convert(part, a) for part in _hadamard_parts(seed, index, block.rows))
-        padded = zeros(len(columns), a)
-        padded[columns[: len(a)]] = a
-        out = walsh_hadamard(padded)[rows] * cast(signs, a)
+        out = hadamard_product(tuple(convert(part, a) for part in hadamard_parts(seed, index, block.rows)), a)
     else:
         for c0, c1 in _column_chunks(block.rows, len(a), chunk):
             out += cast(entries(seed, index, block, c0, c1, like=a), a) @ a[c0:c1]
@@ -141,10 +156,8 @@ def expand_block_transposed(seed: int, index: int, block: Block, g: Array, k: in
     if block.kind == Kind.IDENTITY:
         return g[convert(_order(seed, index, block.rows)[:k], g)]
     if block.kind == Kind.HADAMARD:
-        signs, rows, columns = (convert(part, g) for part in _hadamard_parts(seed, index, block.rows))
-        padded = zeros(len(columns), g)
-        padded[rows] = g * cast(signs, g)
-        return walsh_hadamard(padded)[columns[:k]]
+        parts = tuple(convert(part, g) for part in hadamard_parts(seed, index, block.rows))
+        return hadamard_product_transposed(parts, g, k)
     out = zeros(k, g)
     for c0, c1 in _column_chunks(block.rows, k, chunk):
         out[c0:c1] = g @ cast(entries(seed, index, block, c0, c1, like=g), g)
@@ -165,7 +178,7 @@ def entries(seed: int, index: int, block: Block, c0: int, c1: int, *, like: Arra
             arange(0, block.rows, like)[:, None] == convert(_order(seed, index, block.rows)[c0:c1], like), columns
         )
     if block.kind == Kind.HADAMARD:
-        signs, rows, order = (convert(part, like) for part in _hadamard_parts(seed, index, block.rows))
+        signs, rows, order = (convert(part, like) for part in hadamard_parts(seed, index, block.rows))
         return (1 - 2 * (_popcount(rows[:, None] & order[c0:c1]) & 1)) * signs[:, None]
     per_counter = 128 if block.kind == Kind.SIGN else 4
     groups = arange(0, -(-block.rows // per_counter), like)[:, None]
@@ -174,6 +187,22 @@ def entries(seed: int, index: int, block: Block, c0: int, c1: int, *, like: Arra
         bits = words[:, :, None, :] >> arange(0, 32, like)[:, None] & 1
         return (1 - 2 * bits).reshape(len(groups) * 128, c1 - c0)[: block.rows]
     return _popcount(words).reshape(len(groups) * 4, c1 - c0)[: block.rows] - 16
+
+
+def hadamard_product(parts: tuple[Array, Array, Array], a: Array) -> Array:
+    """:func:`expand_block` of a Hadamard block whose :func:`hadamard_parts` are at hand, of a's kind and device."""
+    signs, rows, columns = parts
+    padded = zeros(len(columns), a)
+    padded[columns[: len(a)]] = a
+    return walsh_hadamard(padded)[rows] * cast(signs, a)
+
+
+def hadamard_product_transposed(parts: tuple[Array, Array, Array], g: Array, k: int) -> Array:
+    """:func:`expand_block_transposed` of such a block."""
+    signs, rows, columns = parts
+    padded = zeros(len(columns), g)
+    padded[rows] = g * cast(signs, g)
+    return walsh_hadamard(padded)[columns[:k]]
 
 
 def walsh_hadamard(x: Array) -> Array:
@@ -205,7 +234,7 @@ def _cached(draw: Callable[..., Drawn]) -> Callable[..., Drawn]:
 
 
 @_cached
-def _hadamard_parts(seed: int, index: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def hadamard_parts(seed: int, index: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Signs (rows,), the rows (rows,) and the order of the columns (n,) taken from a Hadamard matrix of order n.
 
     n is the power of two from ``rows`` up. Use 0 of the words makes signs (a set low bit is -1), uses 1 and 2 the

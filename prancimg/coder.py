@@ -72,6 +72,33 @@ def _centred(table: int) -> constriction.stream.model.Categorical:
     return constriction.stream.model.Categorical(weights()[MEANS * table + MEANS // 2], perfect=False)
 
 
+class Learning:
+    """A distribution that learns: a Laplace table counts as ``WORTH`` symbols, and every symbol seen as one."""
+
+    WORTH = 128
+
+    def __init__(self, scale: int) -> None:
+        self.scale = scale
+        self._counts = np.zeros(WIDTH, np.int64)
+
+    def see(self, symbols: np.ndarray) -> None:
+        """Count symbols 0 .. 127."""
+        self._counts += np.bincount(symbols, minlength=WIDTH)
+
+    def frequencies(self) -> np.ndarray:
+        """(128,) int64, positive, of sum 2**24. At most 2**32 symbols can have been seen."""
+        prior = frequencies()[_split(self.scale)[0], MEANS // 2]
+        seen = (prior * self.WORTH + (self._counts << PRECISION)) // (self.WORTH + int(self._counts.sum()))
+        out: np.ndarray = (seen * ((1 << PRECISION) - WIDTH) >> PRECISION) + 1
+        out[CENTRE] += (1 << PRECISION) - out.sum()
+        return out
+
+    @property
+    def model(self) -> constriction.stream.model.Categorical:
+        """The same as constriction takes it."""
+        return constriction.stream.model.Categorical(self.frequencies() - 1.0, perfect=False)
+
+
 _FAMILY = constriction.stream.model.Categorical(perfect=False)
 
 
@@ -133,18 +160,27 @@ class Encoder:
 
     def put(self, values: np.ndarray, scale: int) -> None:
         """Append integers in [-MAGNITUDE, MAGNITUDE) under one scale index."""
-        if not values.size:
-            return
+        if values.size:
+            self._put(values, scale, _centred(_split(scale)[0]))
+
+    def put_learning(self, values: np.ndarray, learning: Learning) -> None:
+        """The same under a distribution that learns from them, but only after them."""
+        if values.size:
+            learning.see(self._put(values, learning.scale, learning.model))
+
+    def _put(self, values: np.ndarray, scale: int, model: constriction.stream.model.Categorical) -> np.ndarray:
+        """Symbols, escapes and low bits; the symbols are returned."""
         if values.min() < -MAGNITUDE or values.max() >= MAGNITUDE:
             raise PrancImgError("a coefficient is too large for the format")
-        table, shift = _split(scale)
+        shift = _split(scale)[1]
         shifted = values.astype(np.int64) + (1 << shift >> 1)
         high, low = shifted >> shift, shifted & (1 << shift) - 1
         symbols = np.clip(high + CENTRE, 0, WIDTH - 1).astype(np.int32)
-        self._range.encode(symbols, _centred(table))
+        self._range.encode(symbols, model)
         self._put_escapes(high, symbols)
         if shift:
             self._range.encode(low.astype(np.int32), _uniform(shift))
+        return symbols
 
     def put_near(self, values: np.ndarray, mean: np.ndarray, table: np.ndarray) -> None:
         """Append integers (int64), each with a distribution of its own: its mean in eighths and its table."""
@@ -177,15 +213,24 @@ class Decoder:
 
     def take(self, count: int, scale: int) -> np.ndarray:
         """The next ``count`` integers, int64."""
-        table, shift = _split(scale)
-        symbols = self._decode(_centred(table), count)
+        return self._take(count, scale, _centred(_split(scale)[0]))[0]
+
+    def take_learning(self, count: int, learning: Learning) -> np.ndarray:
+        """The inverse of :meth:`Encoder.put_learning`."""
+        values, symbols = self._take(count, learning.scale, learning.model)
+        learning.see(symbols)
+        return values
+
+    def _take(self, count: int, scale: int, model: object) -> tuple[np.ndarray, np.ndarray]:
+        shift = _split(scale)[1]
+        symbols = self._decode(model, count)
         high = symbols - CENTRE
         self._take_escapes(high, symbols)
         low = self._decode(_uniform(shift), count) if shift else 0
         values = (high << shift) + low - (1 << shift >> 1)
         if count and (values.min() < -MAGNITUDE or values.max() >= MAGNITUDE):
             raise PrancImgError("a coefficient is out of range")
-        return values
+        return values, symbols
 
     def take_near(self, mean: np.ndarray, table: np.ndarray) -> np.ndarray:
         """The next integers, int64, one for each distribution."""
