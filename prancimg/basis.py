@@ -97,7 +97,12 @@ def chunk_basis(sizes: Sequence[int], kind: Kind, seed: int, rows: int) -> Basis
 
 def column_norm(block: Block) -> float:
     """Root of the expected squared norm of a column."""
-    return math.sqrt({Kind.IDENTITY: 1, Kind.POPCOUNT: 8 * block.rows}.get(block.kind, block.rows))
+    return math.sqrt(squared_norm(block))
+
+
+def squared_norm(block: Block) -> int:
+    """The expected squared norm of a column."""
+    return {Kind.IDENTITY: 1, Kind.POPCOUNT: 8 * block.rows}.get(block.kind, block.rows)
 
 
 @lru_cache(maxsize=8)

@@ -61,6 +61,20 @@ class Segment(IntEnum):
 
 
 @dataclass(frozen=True)
+class Family:
+    """A kind of file that this container holds."""
+
+    name: str
+    signature: bytes
+    segments: type[IntEnum]
+    needed: tuple[IntEnum, ...]
+    """Without these there is nothing to salvage."""
+
+
+PICTURE = Family(".prc", SIGNATURE, Segment, (Segment.HEADER, Segment.WEIGHTS))
+
+
+@dataclass(frozen=True)
 class Coded:
     """How the coefficients of one tensor are coded."""
 
@@ -176,9 +190,9 @@ def step_size(code: int) -> int:
     return (8 + code % 8) << code // 8
 
 
-def write(segments: Iterable[tuple[int, bytes]]) -> bytes:
+def write(segments: Iterable[tuple[int, bytes]], family: Family = PICTURE) -> bytes:
     """A whole file from its segments."""
-    out = [SIGNATURE, bytes([VERSION])]
+    out = [family.signature, bytes([VERSION])]
     for kind, payload in segments:
         body = bytes([kind]) + varint(len(payload)) + payload
         out += [body, zlib.crc32(body).to_bytes(4, "little")]
@@ -196,24 +210,25 @@ class Damage:
     """What there is of its payload."""
 
 
-def read(data: bytes) -> dict[int, bytes]:
+def read(data: bytes, family: Family = PICTURE) -> dict[int, bytes]:
     """The payloads of a file's segments by kind, every checksum verified."""
-    segments, damage = salvage(data)
+    segments, damage = salvage(data, family)
     if damage:
         raise damage.error
     return segments
 
 
-def salvage(data: bytes) -> tuple[dict[int, bytes], Damage | None]:
+def salvage(data: bytes, family: Family = PICTURE) -> tuple[dict[int, bytes], Damage | None]:
     """The payloads of the segments before the first damage, checksums verified, and that damage.
 
-    Raises PrancImgError where there is nothing to salvage: not a file of this version, or no header or no weights.
+    Raises PrancImgError where there is nothing to salvage: not a file of this version, or a needed segment missing.
     """
-    if data[: len(SIGNATURE)] != SIGNATURE:
-        if SIGNATURE.startswith(data):
+    signature = family.signature
+    if data[: len(signature)] != signature:
+        if signature.startswith(data):
             raise PrancImgError("the file is empty" if not data else "the file ends within its signature")
-        raise PrancImgError("not a .prc file (wrong signature)")
-    at = len(SIGNATURE) + 1
+        raise PrancImgError(f"not a {family.name} file (wrong signature)")
+    at = len(signature) + 1
     if len(data) < at:
         raise PrancImgError("the file ends within its signature")
     if data[at - 1] != VERSION:
@@ -233,28 +248,29 @@ def salvage(data: bytes) -> tuple[dict[int, bytes], Damage | None]:
         if end + 4 > len(data):
             missing = PrancImgError(f"the file is cut short: {end + 4 - len(data)} bytes or more are missing")
             begun = data[at:end]
-            damage = Damage(missing) if _wrong_length(kind, data[at:]) else Damage(missing, kind, begun)
+            damage = Damage(missing) if _wrong_length(kind, data[at:], family) else Damage(missing, kind, begun)
         elif zlib.crc32(data[start:end]) != int.from_bytes(data[end : end + 4], "little"):
-            damage = Damage(PrancImgError(f"wrong checksum: the {_name(kind)} is damaged"))
-        elif kind < 128 and kind not in Segment.__members__.values():
+            damage = Damage(PrancImgError(f"wrong checksum: the {_name(kind, family)} is damaged"))
+        elif kind < 128 and kind not in family.segments.__members__.values():
             raise PrancImgError(f"the file needs feature {kind}, which this version does not know")
         elif kind in segments:
-            raise PrancImgError(f"the file has more than one {_name(kind)}")
+            raise PrancImgError(f"the file has more than one {_name(kind, family)}")
         else:
             segments[kind] = data[at:end]
             at = end + 4
-    for needed in (Segment.HEADER, Segment.WEIGHTS):
+    for needed in family.needed:
         if needed not in segments:
-            raise damage.error if damage else PrancImgError(f"the file is cut short: its {_name(needed)} is missing")
+            missing = PrancImgError(f"the file is cut short: its {_name(needed, family)} is missing")
+            raise damage.error if damage else missing
     return segments, damage
 
 
-def _wrong_length(kind: int, rest: bytes) -> bool:
+def _wrong_length(kind: int, rest: bytes, family: Family) -> bool:
     """Whether a segment that seems cut short is whole and says a wrong length: ``rest`` is all that follows it."""
     if zlib.crc32(bytes([kind]) + varint(max(0, len(rest) - 4)) + rest[:-4]) == int.from_bytes(rest[-4:], "little"):
         return True
     for start, kind in enumerate(rest):  # or the next one begins here
-        if kind in Segment.__members__.values():
+        if kind in family.segments.__members__.values():
             with contextlib.suppress(PrancImgError):
                 length, at = read_varint(rest, start + 1)
                 end = at + length
@@ -286,6 +302,6 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
     raise PrancImgError("a number in the file is too large")
 
 
-def _name(kind: int) -> str:
-    known = kind in Segment.__members__.values()
-    return f"{Segment(kind).name.lower().replace('_', ' ')} segment" if known else f"segment {kind}"
+def _name(kind: int, family: Family) -> str:
+    known = kind in family.segments.__members__.values()
+    return f"{family.segments(kind).name.lower().replace('_', ' ')} segment" if known else f"segment {kind}"

@@ -175,7 +175,7 @@ class Encoder:
         shift = _split(scale)[1]
         shifted = values.astype(np.int64) + (1 << shift >> 1)
         high, low = shifted >> shift, shifted & (1 << shift) - 1
-        symbols = np.clip(high + CENTRE, 0, WIDTH - 1).astype(np.int32)
+        symbols: np.ndarray = np.clip(high + CENTRE, 0, WIDTH - 1).astype(np.int32)
         self._range.encode(symbols, model)
         self._put_escapes(high, symbols)
         if shift:

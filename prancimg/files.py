@@ -22,17 +22,17 @@ def read(name: str) -> bytes:
     return sys.stdin.buffer.read() if name == PIPE else Path(name).read_bytes()
 
 
-def read_prc(name: str | os.PathLike[str]) -> bytes:
-    """What there is of a .prc file, or of standard input: of anything else not much, and not for long."""
+def read_prc(name: str | os.PathLike[str], signature: bytes = SIGNATURE) -> bytes:
+    """What there is of a file of a signature, or of standard input: of anything else not much, and not for long."""
     if name == PIPE:
-        return _beginning(sys.stdin.buffer)
+        return _beginning(sys.stdin.buffer, signature)
     with Path(name).open("rb") as file:
-        return _beginning(file)
+        return _beginning(file, signature)
 
 
-def _beginning(file: BinaryIO) -> bytes:
-    start = file.read(len(SIGNATURE))
-    return start + file.read(MAX_FILE + 1 - len(start)) if start == SIGNATURE else start
+def _beginning(file: BinaryIO, signature: bytes) -> bytes:
+    start = file.read(len(signature))
+    return start + file.read(MAX_FILE + 1 - len(start)) if start == signature else start
 
 
 def write(name: str, data: bytes) -> None:

@@ -3,7 +3,8 @@
     model = Pranc(torch.nn.Linear(784, 10), k=100, seed=7)
     optimizer = torch.optim.Adam(model.parameters())     # one tensor of 100 numbers
     loss = model(x).square().mean(); loss.backward()     # B is made again, chunk by chunk, and dropped
-    torch.save(model.state_dict(), path)                 # α, buffers and a recipe: no weights
+    model.save("model.prn")                              # integers, a seed and checksums: no weights
+    model = load("model.prn", torch.nn.Linear(784, 10))  # makes a layer's weights when the layer runs
 
 Nooralinejad et al., "PRANC: Pseudo RAndom Networks for Compacting deep models" (ICCV 2023).
 """
@@ -11,8 +12,8 @@ Nooralinejad et al., "PRANC: Pseudo RAndom Networks for Compacting deep models" 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,20 +21,27 @@ import torch
 from torch import Tensor, nn
 
 from prancimg import basis as pb
-from prancimg.philox import philox4x32
+from prancimg import files
+from prancimg.bitstream import step_size
+from prancimg.coder import MAGNITUDE
+from prancimg.compact import (
+    FRACTION,
+    MAX_ENTRIES,
+    MIN_ROWS,
+    MODEL,
+    START_FRACTION,
+    STEP_FRACTION,
+    STEPS,
+    Apart,
+    Layout,
+    Network,
+    Recipe,
+    Start,
+    Structure,
+    rounded,
+)
 
-INITIAL = 0x1000
-"""Last Philox counter word of the initial weights; block kinds use the small numbers."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything but α that the weights follow from."""
-
-    seed: int
-    basis: str
-    structure: str
-    exclude: tuple[str, ...]
+_NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
 class _ExpandBlock(torch.autograd.Function):
@@ -49,6 +57,19 @@ class _ExpandBlock(torch.autograd.Function):
         return None, None, None, pb.expand_block_transposed(ctx.seed, ctx.index, ctx.block, gradients[0], ctx.k)
 
 
+class _ExpandHadamard(torch.autograd.Function):
+    """The same for a Hadamard block whose signs and orders are at hand."""
+
+    @staticmethod
+    def forward(ctx: Any, parts: tuple[Tensor, Tensor, Tensor], a: Tensor) -> Tensor:
+        ctx.parts, ctx.k = parts, len(a)
+        return pb.hadamard_product(parts, a)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:
+        return None, pb.hadamard_product_transposed(ctx.parts, gradients[0], ctx.k)
+
+
 def expand_block(seed: int, index: int, block: pb.Block, a: Tensor) -> Tensor:
     """Differentiable :func:`prancimg.basis.expand_block`."""
     return _ExpandBlock.apply(seed, index, block, a)  # type: ignore[no-any-return, no-untyped-call]
@@ -60,22 +81,31 @@ class Pranc(nn.Module):
     θ0 is drawn from the seed, not taken from the module: He-uniform for tensors of two or more dimensions, ones
     for one-dimensional ``weight`` tensors (norm layers), zeros for the rest (biases). ``s`` is the standard
     deviation of a tensor's θ0 (0.1 for one-dimensional tensors) over the norm of a column of B. All of it follows from
-    (seed, basis, structure, exclude), so ``state_dict()`` holds α, the module's buffers, the excluded parameters
-    and that recipe. A model with fewer coefficients is the prefix of one with more.
+    the recipe, so ``state_dict()`` holds α, the module's buffers, the excluded parameters and that recipe. A model
+    with fewer coefficients is the prefix of one with more.
 
     Args:
         module: any module; it is taken over, its own parameters are released.
         k: the number of coefficients, 1 to the number of parameters.
         seed: 0 to 2**64-1.
         basis: ``sign`` (±1), ``popcount`` (near-Gaussian), ``hadamard`` (±1, orthogonal) or ``identity`` (the control).
-        structure: ``tensor``, a block for each tensor (tensors of at most 256 entries whole), or ``dense``, one block
-            over everything, as in the paper.
-        exclude: names of parameters that stay ordinary trainable parameters.
+        structure: ``tensor``, a block for each tensor (tensors of at most 256 entries whole), ``dense``, one block
+            over everything, as in the paper, or ``chunks``, blocks of at most ``rows`` rows within each tensor.
+        rows: of a chunk, 64 or more.
+        exclude: names of parameters that stay ordinary trainable parameters; those of batch norms unless given.
+        start: ``seed``, or ``zero`` for θ0 = 0.
+        keep: bytes of memory that may be spent on keeping sign and popcount blocks, in the module's dtype, as long as
+            the model lives; those that fit are not made again at every step.
+
+    Attributes:
+        prefix: how many coefficients count, the others are taken as zero; None for all. A model that is trained with
+            random prefixes remains good when it is cut.
     """
 
     alpha: nn.Parameter
     theta0: Tensor
     scale: Tensor
+    order: Tensor
 
     def __init__(
         self,
@@ -85,10 +115,13 @@ class Pranc(nn.Module):
         seed: int = 0,
         basis: str = "sign",
         structure: str = "tensor",
-        exclude: Collection[str] = (),
+        rows: int = 0,
+        exclude: Collection[str] | None = None,
+        start: str = "seed",
+        keep: int = 0,
     ) -> None:
         super().__init__()
-        self.recipe = Recipe(seed, basis, structure, tuple(sorted(exclude)))
+        exclude = norm_parameters(module) if exclude is None else exclude
         named = dict(module.named_parameters())
         own = {name: parameter for name, parameter in named.items() if name not in exclude}
         missing = set(exclude) - named.keys()
@@ -96,64 +129,238 @@ class Pranc(nn.Module):
             raise ValueError("a module that shares a parameter between two places cannot be reparametrised")
         if missing:
             raise ValueError(f"no such parameters to exclude: {', '.join(sorted(missing))}")
-        if structure not in ("tensor", "dense"):
-            raise ValueError(f"structure {structure!r} is neither 'tensor' nor 'dense'")
-        if basis.upper() not in pb.Kind.__members__:
-            raise ValueError(f"basis {basis!r} is not one of {', '.join(kind.name.lower() for kind in pb.Kind)}")
+        for given, what, known in (
+            (structure, "structure", Structure),
+            (basis, "basis", pb.Kind),
+            (start, "start", Start),
+        ):
+            if given.upper() not in known.__members__:
+                raise ValueError(f"{what} {given!r} is not one of {', '.join(one.name.lower() for one in known)}")
         if not 0 <= seed < 1 << 64:
             raise ValueError(f"seed {seed} is not between 0 and 2**64-1")
-        self.shapes = {name: parameter.shape for name, parameter in own.items()}
-        kind, sizes = pb.Kind[basis.upper()], [parameter.numel() for parameter in own.values()]
-        make = pb.block_basis if structure == "tensor" else pb.dense_basis
-        self.basis = make(sizes, kind, seed)
-        if not 1 <= k <= self.basis.size:
-            raise ValueError(f"k = {k} is not between 1 and the number of parameters, {self.basis.size}")
+        if (rows < MIN_ROWS) if structure == "chunks" else rows:
+            raise ValueError(f"rows = {rows}: chunks take {MIN_ROWS} or more, other structures none")
+        recipe = Recipe(seed, pb.Kind[basis.upper()], Structure[structure.upper()], rows, Start[start.upper()])
+        self.layout = Layout({name: parameter.shape for name, parameter in own.items()}, recipe)
+        if not 1 <= k <= self.layout.size:
+            raise ValueError(f"k = {k} is not between 1 and the number of parameters, {self.layout.size}")
 
         like = next(iter(own.values()))
-        theta0 = np.concatenate([_initial(name, shape, i, seed) for i, (name, shape) in enumerate(self.shapes.items())])
-        spread = np.repeat([_spread(shape) for shape in self.shapes.values()], sizes)
-        norms = np.repeat([pb.column_norm(block) for block in self.basis.blocks], [b.rows for b in self.basis.blocks])
-        self.register_buffer("theta0", torch.from_numpy(theta0).to(like), persistent=False)
-        self.register_buffer("scale", torch.from_numpy(spread / norms).to(like), persistent=False)
+        none = torch.zeros(0, dtype=torch.int64, device=like.device)
+        theta0 = torch.cat([self.layout.start(name, none) for name in own]).double() / 2**START_FRACTION
+        pieces = [piece for pieces in self.layout.pieces.values() for piece in pieces]
+        scale = np.repeat([piece.scale / 2**FRACTION for piece in pieces], [piece.rows for piece in pieces])
+        where = pb.positions(self.layout.basis, k)
+        self.register_buffer("theta0", theta0.to(like), persistent=False)
+        self.register_buffer("scale", torch.from_numpy(scale).to(like), persistent=False)
+        self.register_buffer("order", torch.from_numpy(np.concatenate(where)).to(like.device), persistent=False)
+        self._counts = [len(part) for part in where]
+        self._keep(keep, like)
         self.alpha = nn.Parameter(torch.zeros(k, dtype=like.dtype, device=like.device))
+        self.prefix: int | None = None
         for name in own:
             owner, _, leaf = name.rpartition(".")
             module.get_submodule(owner)._parameters[leaf] = None
         self.module = module
 
+    def _keep(self, budget: int, like: Tensor) -> None:
+        """Keep what does not change from step to step: Hadamard's signs and orders, and blocks within the budget."""
+        seed = self.layout.recipe.seed
+        for index, (block, count) in enumerate(zip(self.layout.basis.blocks, self._counts, strict=True)):
+            if block.kind == pb.Kind.HADAMARD:
+                for name, part in zip(
+                    ("signs", "rows", "columns"), pb.hadamard_parts(seed, index, block.rows), strict=True
+                ):
+                    self.register_buffer(f"{name}{index}", torch.from_numpy(part).to(like.device), persistent=False)
+            elif block.kind != pb.Kind.IDENTITY and block.rows * count * like.element_size() <= budget:
+                budget -= block.rows * count * like.element_size()
+                kept = torch.empty(block.rows, count, dtype=like.dtype, device=like.device)
+                for column in range(0, count, 64):
+                    last = min(column + 64, count)
+                    kept[:, column:last] = pb.entries(seed, index, block, column, last, like=like)
+                self.register_buffer(f"block{index}", kept, persistent=False)
+
     def weights(self) -> dict[str, Tensor]:
         """The parameters by name, differentiable with respect to ``alpha``."""
-        theta = self.theta0 + self.scale * pb.expand(self.basis, self.alpha, expand_block)
-        parts = torch.split(theta, [shape.numel() for shape in self.shapes.values()])
-        return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        alpha: Tensor = self.alpha
+        if self.prefix is not None:
+            alpha = alpha * (torch.arange(len(alpha), device=alpha.device) < self.prefix)
+        parts = torch.split(alpha.index_select(0, self.order), self._counts)
+        theta = self.theta0 + self.scale * torch.cat([self._product(i, part) for i, part in enumerate(parts)])
+        shapes = self.layout.shapes
+        tensors = torch.split(theta, [math.prod(shape) for shape in shapes.values()])
+        return {name: tensor.view(shape) for (name, shape), tensor in zip(shapes.items(), tensors, strict=True)}
+
+    def _product(self, index: int, a: Tensor) -> Tensor:
+        buffers, block = self._buffers, self.layout.basis.blocks[index]
+        if f"block{index}" in buffers:
+            return buffers[f"block{index}"] @ a  # type: ignore[operator]
+        if block.kind == pb.Kind.HADAMARD:
+            parts = tuple(buffers[f"{name}{index}"] for name in ("signs", "rows", "columns"))
+            return _ExpandHadamard.apply(parts, a)  # type: ignore[no-any-return, no-untyped-call]
+        return expand_block(self.layout.recipe.seed, index, block, a)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own result, with :meth:`weights` in place of its parameters."""
         return torch.func.functional_call(self.module, self.weights(), args, kwargs)
 
+    def network(self, step: float) -> Network:
+        """The model in integers: α over the nearest step there is, rounded, and the rest in 16 bits a number."""
+        code = step_code(step)
+        alpha = self.alpha.detach().double().cpu().numpy() * (2**STEP_FRACTION / step_size(code))
+        if not np.isfinite(alpha).all():
+            raise ValueError("the coefficients are not finite")
+        q = np.clip(np.rint(alpha), 1 - MAGNITUDE, MAGNITUDE - 1).astype(np.int64)
+        apart = {}
+        for name, tensor in _apart(self.module).items():
+            array = tensor.detach().cpu()
+            apart[name] = rounded(array.float().numpy()) if array.is_floating_point() else array.long().numpy()
+        return Network(self.layout, code, q, apart)
+
+    def save(self, path: str | os.PathLike[str], step: float = 1 / 16) -> None:
+        """Write a model file, see :meth:`network` and docs/format.md; the file is there in full or not at all."""
+        files.write(os.fspath(path), self.network(step).pack())
+
     def get_extra_state(self) -> dict[str, Any]:
         """The recipe, as torch's ``state_dict`` stores it."""
-        return asdict(self.recipe)
+        recipe = self.layout.recipe
+        numbers = {"seed": recipe.seed, "basis": recipe.kind.name, "structure": recipe.structure.name}
+        return {**numbers, "rows": recipe.rows, "start": recipe.start.name, "tensors": list(self.layout.shapes)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Check that loaded coefficients belong to this module's recipe."""
-        found = Recipe(**{**state, "exclude": tuple(state["exclude"])})
-        if found != self.recipe:
-            raise ValueError(f"the coefficients belong to {found}, this module is {self.recipe}")
+        if state != self.get_extra_state():
+            raise ValueError(f"the coefficients belong to {state}, this module is {self.get_extra_state()}")
 
 
-def _initial(name: str, shape: torch.Size, index: int, seed: int) -> np.ndarray:
-    """θ0 of one tensor, flat, float64: from 31-bit integers, so the same on every machine."""
-    if len(shape) < 2:
-        return np.full(shape.numel(), 1.0 if name.rpartition(".")[2] == "weight" else 0.0)
-    groups = np.arange(-(-shape.numel() // 4), dtype=np.int64)
-    words = np.stack(philox4x32((groups, index, 0, INITIAL), seed), 1).reshape(-1)[: shape.numel()]
-    return ((words >> 1) + 0.5 - 2**30) * (_bound(shape) / 2**30)
+class Compact(nn.Module):
+    """A module that makes a layer's weights when the layer runs, and drops them after it. For inference.
+
+    Beyond the coefficients nothing is kept: neither B nor θ0 nor the weights. (Under ``dense`` a layer's weights are
+    part of one product, which takes a vector of all parameters for a moment.) A layer is a submodule that has
+    parameters of its own and is called; where others reach into its parameters, as in ``nn.MultiheadAttention``,
+    use :meth:`materialise`.
+
+    Args:
+        module: of the architecture that the network belongs to; it is taken over.
+        network: as read from a file.
+    """
+
+    coefficients: Tensor
+
+    def __init__(self, module: nn.Module, network: Network) -> None:
+        super().__init__()
+        named = dict(module.named_parameters())
+        like = next(iter(named.values()))
+        self.network, self._dtype = network, like.dtype
+        coefficients = torch.from_numpy(network.coefficients.astype(np.int32)).to(like.device)
+        self.register_buffer("coefficients", coefficients, persistent=False)
+        with torch.no_grad():
+            for name, tensor in _apart(module, network.layout.shapes).items():
+                tensor.copy_(torch.from_numpy(network.apart[name]))
+        layers: dict[str, list[str]] = {}
+        for name in network.layout.shapes:
+            owner, _, leaf = name.rpartition(".")
+            layers.setdefault(owner, []).append(name)
+            module.get_submodule(owner)._parameters[leaf] = None
+        self._hooks = []
+        for owner, names in layers.items():
+            layer = module.get_submodule(owner)
+            self._hooks += [
+                layer.register_forward_pre_hook(lambda layer, _, names=names: self._fill(layer, names)),
+                layer.register_forward_hook(lambda layer, *_, names=names: self._drop(layer, names), always_call=True),
+            ]
+        self.module = module
+
+    def weights(self, names: Collection[str] | None = None) -> dict[str, Tensor]:
+        """All weights by name, or some, float32: bit-identical on every device."""
+        names = self.network.layout.shapes if names is None else names
+        return self.network.weights(names, self.coefficients.double())
+
+    def _fill(self, layer: nn.Module, names: list[str]) -> None:
+        for name, weight in self.weights(names).items():
+            layer._parameters[name.rpartition(".")[2]] = weight.to(self._dtype)  # type: ignore[assignment]
+
+    def _drop(self, layer: nn.Module, names: list[str]) -> None:
+        for name in names:
+            layer._parameters[name.rpartition(".")[2]] = None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's result, without gradients."""
+        with torch.no_grad():
+            return self.module(*args, **kwargs)
+
+    def materialise(self) -> nn.Module:
+        """The module with all its weights in place, as an ordinary module; this object is used up."""
+        for hook in self._hooks:
+            hook.remove()
+        for name, weight in self.weights().items():
+            owner, _, leaf = name.rpartition(".")
+            self.module.get_submodule(owner)._parameters[leaf] = nn.Parameter(weight.to(self._dtype))
+        return self.module
 
 
-def _bound(shape: torch.Size) -> float:
-    return math.sqrt(6 / max(1, shape[1:].numel()))
+def load(
+    path: str | os.PathLike[str],
+    module: nn.Module,
+    *,
+    exclude: Collection[str] | None = None,
+    k: int | None = None,
+    allow_partial: bool = False,
+    max_entries: int = MAX_ENTRIES,
+) -> Compact:
+    """Read a model file for an architecture, in evaluation mode. Nothing in a file is ever executed.
+
+    Args:
+        path: of a file that :meth:`Pranc.save` wrote.
+        module: the architecture; its weights do not matter. It is taken over, on the device where it is.
+        exclude: as it was for :class:`Pranc`.
+        k: use only so many coefficients.
+        allow_partial: take what there is of a file that is cut short.
+        max_entries: refuse a basis of more entries: a limit on the time that making all weights takes.
+
+    Raises:
+        PrancImgError: the file is damaged, or belongs to another network.
+    """
+    exclude = norm_parameters(module) if exclude is None else exclude
+    shapes = {name: tuple(p.shape) for name, p in module.named_parameters() if name not in exclude}
+    apart = {name: Apart(tuple(t.shape), t.is_floating_point()) for name, t in _apart(module, shapes).items()}
+    data = files.read_prc(path, MODEL.signature)
+    network = Network.unpack(data, shapes, apart, allow_partial=allow_partial, max_entries=max_entries)
+    return Compact(module, network if k is None else network.prefix(k)).eval()
 
 
-def _spread(shape: torch.Size) -> float:
-    return _bound(shape) / math.sqrt(3) if len(shape) >= 2 else 0.1
+def direct(module: nn.Module, exclude: Collection[str] | None = None) -> Pranc:
+    """A trained module as it is, every weight a coefficient of its own: for files of networks without a basis.
+
+    The module is taken over.
+    """
+    exclude = norm_parameters(module) if exclude is None else exclude
+    weights = {name: p.detach().flatten() for name, p in module.named_parameters() if name not in exclude}
+    size = sum(weight.numel() for weight in weights.values())
+    model = Pranc(module, k=size, basis="identity", start="zero", exclude=exclude)
+    offsets = torch.split(torch.cat(list(weights.values())) / model.scale, [b.rows for b in model.layout.basis.blocks])
+    parts = [
+        pb.expand_block_transposed(0, i, block, offsets[i], block.rows)
+        for i, block in enumerate(model.layout.basis.blocks)
+    ]
+    with torch.no_grad():
+        model.alpha[model.order] = torch.cat(parts)
+    return model
+
+
+def norm_parameters(module: nn.Module) -> list[str]:
+    """The names of the parameters of batch norms."""
+    owners = {name for name, layer in module.named_modules() if isinstance(layer, _NORMS)}
+    return [name for name, _ in module.named_parameters() if name.rpartition(".")[0] in owners]
+
+
+def step_code(step: float) -> int:
+    """The step code nearest to a step of α."""
+    return min(range(STEPS), key=lambda code: abs(math.log(step_size(code) / 2**STEP_FRACTION / step)))
+
+
+def _apart(module: nn.Module, spanned: Mapping[str, Any] | Collection[str] = ()) -> dict[str, Tensor]:
+    """The parameters that no block spans and the buffers of the module's state, in the module's order."""
+    tensors = module.state_dict(keep_vars=True)
+    return {name: tensor for name, tensor in tensors.items() if name not in spanned and isinstance(tensor, Tensor)}
