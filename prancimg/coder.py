@@ -27,7 +27,9 @@ SCALES = 100
 MAGNITUDE = 1 << 20
 """Coefficients lie in [-2**20, 2**20): enough for any use, small enough for every product to stay exact."""
 
-_WIDEST = 28
+NO_LOW_BITS = 27
+"""The greatest scale index without low bits."""
+
 _ESCAPE_BITS = 11
 # round(2**30 * exp(-1 / (8 * b))) for the 40 deviations b: the decay of a distribution over an eighth of a symbol.
 _DECAY = (
@@ -73,12 +75,19 @@ def _centred(table: int) -> constriction.stream.model.Categorical:
 
 
 class Learning:
-    """A distribution that learns: a Laplace table counts as ``WORTH`` symbols, and every symbol seen as one."""
+    """A distribution that learns: the one at the start counts as ``WORTH`` symbols, and every symbol seen as one.
+
+    Args:
+        scale: the scale index of a Laplace table, which the distribution starts from,
+        zeros: mixed with so many 256ths of certain zeros, 0 to 255.
+    """
 
     WORTH = 128
 
-    def __init__(self, scale: int) -> None:
+    def __init__(self, scale: int, zeros: int = 0) -> None:
         self.scale = scale
+        self._start = frequencies()[_split(scale)[0], MEANS // 2] * (256 - zeros)
+        self._start[CENTRE] += zeros << PRECISION
         self._counts = np.zeros(WIDTH, np.int64)
 
     def see(self, symbols: np.ndarray) -> None:
@@ -87,8 +96,8 @@ class Learning:
 
     def frequencies(self) -> np.ndarray:
         """(128,) int64, positive, of sum 2**24. At most 2**32 symbols can have been seen."""
-        prior = frequencies()[_split(self.scale)[0], MEANS // 2]
-        seen = (prior * self.WORTH + (self._counts << PRECISION)) // (self.WORTH + int(self._counts.sum()))
+        start = self._start * self.WORTH >> 8
+        seen = (start + (self._counts << PRECISION)) // (self.WORTH + int(self._counts.sum()))
         out: np.ndarray = (seen * ((1 << PRECISION) - WIDTH) >> PRECISION) + 1
         out[CENTRE] += (1 << PRECISION) - out.sum()
         return out
@@ -109,7 +118,7 @@ def _uniform(bits: int) -> constriction.stream.model.Uniform:
 
 def _split(scale: int) -> tuple[int, int]:
     """Table and number of low bits of a scale index."""
-    shift = max(0, (scale - _WIDEST + 4) // 4)
+    shift = max(0, (scale - NO_LOW_BITS + 3) // 4)
     return scale - 4 * shift, shift
 
 

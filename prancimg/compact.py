@@ -18,7 +18,7 @@ import numpy as np
 from prancimg import basis as pb
 from prancimg.arrays import Array, arange, cast, convert, namespace
 from prancimg.bitstream import Family, read, read_varint, salvage, step_size, varint, write
-from prancimg.coder import SCALES, BrokenOff, BrokenOffDecoder, Decoder, Encoder, Learning, best_scale
+from prancimg.coder import NO_LOW_BITS, SCALES, BrokenOff, BrokenOffDecoder, Decoder, Encoder, Learning, best_scale
 from prancimg.errors import PrancImgError
 from prancimg.philox import philox4x32
 
@@ -227,19 +227,28 @@ class Network:
         """The whole file."""
         self.check(1 << 63)  # only who reads it has to wait
         recipe, k = self.layout.recipe, len(self.coefficients)
-        groups = self.layout.groups(k)
-        learning = {group: Learning(best_scale(self.coefficients[groups == group])) for group in np.unique(groups)}
+        shares = {0, 255 * int((self.coefficients == 0).sum()) // k}
+        zeros, scales, payload = min((self._coded(zeros) for zeros in shares), key=lambda coded: len(coded[2]))
         numbers = [self.fingerprint(), recipe.seed, recipe.kind, recipe.structure]
         numbers += [recipe.rows] if recipe.structure == Structure.CHUNKS else []
-        numbers += [recipe.start, k, self.step, *(one.scale for one in learning.values())]
-        encoder = Encoder()
-        for low, high in runs(k):
-            for group in np.unique(groups[low:high]):
-                encoder.put_learning(self.coefficients[low:high][groups[low:high] == group], learning[group])
+        numbers += [recipe.start, k, self.step, zeros, *scales]
         apart = b"".join(map(_pack_apart, self.apart.values()))
         header = b"".join(map(varint, numbers))
         segments = [(ModelSegment.HEADER, header), (ModelSegment.APART, apart)]
-        return write([*segments, (ModelSegment.COEFFICIENTS, encoder.finish())], MODEL)
+        return write([*segments, (ModelSegment.COEFFICIENTS, payload)], MODEL)
+
+    def _coded(self, zeros: int) -> tuple[int, list[int], bytes]:
+        """The coefficients as bytes, given the share of certain zeros; also that share and the scale indices."""
+        q, groups, learning = self.coefficients, self.layout.groups(len(self.coefficients)), {}
+        for group in np.unique(groups):
+            own = q[groups == group]
+            scale = min(best_scale(own[own != 0]), NO_LOW_BITS) if zeros else best_scale(own)  # zeros have no low bits
+            learning[group] = Learning(scale, zeros)
+        encoder = Encoder()
+        for low, high in runs(len(q)):
+            for group in np.unique(groups[low:high]):
+                encoder.put_learning(q[low:high][groups[low:high] == group], learning[group])
+        return zeros, [one.scale for one in learning.values()], encoder.finish()
 
     def fingerprint(self) -> int:
         """What binds a file to an architecture."""
@@ -261,14 +270,14 @@ class Network:
         :class:`PrancImgError` for anything else that is not a whole file of this network.
         """
         segments, damage = salvage(data, MODEL) if allow_partial else (read(data, MODEL), None)
-        layout, k, step, scales = _unpack_header(segments[ModelSegment.HEADER], shapes, apart)
+        layout, k, step, zeros, scales = _unpack_header(segments[ModelSegment.HEADER], shapes, apart)
         begun = damage.begun if damage and damage.kind == ModelSegment.COEFFICIENTS else None
         payload = segments.get(ModelSegment.COEFFICIENTS, begun)
         if payload is None:
             raise damage.error if damage else PrancImgError("the file has no coefficients")
         decoder = Decoder(payload) if begun is None else BrokenOffDecoder(payload)
         groups = layout.groups(k)
-        learning = {group: Learning(scale) for group, scale in zip(np.unique(groups), scales, strict=True)}
+        learning = {group: Learning(scale, zeros) for group, scale in zip(np.unique(groups), scales, strict=True)}
         coefficients, whole = np.zeros(k, np.int64), 0
         try:
             for low, high in runs(k):
@@ -300,9 +309,9 @@ def runs(k: int) -> Iterator[tuple[int, int]]:
 
 def fingerprint(shapes: Mapping[str, Sequence[int]], apart: Mapping[str, Apart]) -> int:
     """CRC-32 of the names, shapes and sorts of all tensors."""
-    lines = [f"{name} {' '.join(map(str, shape))}\n" for name, shape in shapes.items()]
-    lines += [f"{name} {'float' if a.floating else 'int'} {' '.join(map(str, a.shape))}\n" for name, a in apart.items()]
-    return zlib.crc32("".join(lines).encode())
+    words: list[tuple[str | int, ...]] = [(name, *shape) for name, shape in shapes.items()]
+    words += [(name, "float" if a.floating else "int", *a.shape) for name, a in apart.items()]
+    return zlib.crc32("".join(" ".join(map(str, line)) + "\n" for line in words).encode())
 
 
 def rounded(x: np.ndarray) -> np.ndarray:
@@ -337,8 +346,8 @@ def _unpack_apart(data: bytes, apart: Mapping[str, Apart]) -> dict[str, np.ndarr
 
 def _unpack_header(
     data: bytes, shapes: Mapping[str, Sequence[int]], apart: Mapping[str, Apart]
-) -> tuple[Layout, int, int, list[int]]:
-    """Layout, k, step code, scale indices."""
+) -> tuple[Layout, int, int, int, list[int]]:
+    """Layout, k, step code, share of zeros, scale indices."""
     at = 0
 
     def number(what: str, low: int, high: int) -> int:
@@ -356,7 +365,8 @@ def _unpack_header(
     start = Start(number("start", 0, 1))
     layout = Layout(shapes, Recipe(seed, kind, structure, rows, start))
     k, step = number("number of coefficients", 1, layout.size), number("step", 0, STEPS - 1)
+    zeros = number("share of zeros", 0, 255)
     scales = [number("scale", 0, SCALES - 1) for _ in np.unique(layout.groups(k))]
     if at != len(data):
         raise PrancImgError("the header is longer than its fields")
-    return layout, k, step, scales
+    return layout, k, step, zeros, scales

@@ -155,9 +155,8 @@ def order(values):
 
 def times_basis(kind, t, size, alpha, seed):
     """B α for tensor number t."""
-    k = len(alpha)
     out = [0] * size
-    if kind == 0 or k == size:
+    if kind == 0:
         places = order(words(size, 0, t, 0, seed))
         for c, a in enumerate(alpha):
             out[places[c]] += a
@@ -518,7 +517,7 @@ def decode(data, picture=True):
     theta = {}
     for t, ((name, size, k, step, _), start, a) in enumerate(zip(h["tensors"], tensors, alpha, strict=True)):
         s = (8 + step % 8) << (step // 8)
-        offsets = times_basis(h["kind"], t, size, a, h["seed"]) if k else [0] * size
+        offsets = times_basis(0 if k == size else h["kind"], t, size, a, h["seed"]) if k else [0] * size
         theta[name] = [v + s * o for v, o in zip(start, offsets, strict=True)]
     q, squashed, grids, levels = {}, {}, [], 0
     if h["channels"]:

@@ -219,7 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--prune-epochs", type=int, default=4, help="further epochs for the pruned networks")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rate", type=float, default=0.002, help="highest learning rate of weights")
+    parser.add_argument("--rate", type=float, default=0.004, help="highest learning rate of weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, …")
     parser.add_argument("--out", type=Path, default=Path("build/cifar10"), help="pictures, checkpoints and models")

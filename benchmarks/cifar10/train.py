@@ -97,7 +97,7 @@ def groups(model: nn.Module, rate: float) -> list[dict[str, object]]:
         return [{"params": list(model.parameters()), "rate": rate}]
     apart = [parameter for parameter in model.parameters() if parameter is not model.alpha]
     further = math.sqrt(model.layout.size / len(model.alpha))
-    return [{"params": [model.alpha], "rate": 20 * rate * further}, {"params": apart, "rate": rate}]
+    return [{"params": [model.alpha], "rate": 30 * rate * further}, {"params": apart, "rate": rate}]
 
 
 def train(
