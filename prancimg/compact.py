@@ -32,6 +32,8 @@ MIN_ROWS = 64
 """The smallest chunks there can be."""
 MAX_ENTRIES = 1 << 34
 """Default cap on the entries of B that all weights together take: about a quarter of an hour on one core."""
+SLICE = 1 << 16
+"""Entries of a tensor that are made at a time."""
 INITIAL = 0x1000
 """Last Philox counter word of the initial weights; block kinds use the small numbers."""
 _EXACT = 1 << 53
@@ -124,17 +126,17 @@ class Layout:
         """D, the number of parameters."""
         return self.basis.size
 
-    def start(self, name: str, like: Array) -> Array:
-        """θ0 of one tensor, flat: int64 in units of 2**-24, of the kind and device of ``like``."""
-        shape, (low, high) = self.shapes[name], (0, math.prod(self.shapes[name]))
+    def start(self, name: str, low: int, high: int, like: Array) -> Array:
+        """θ0 of entries ``low .. high-1`` of a tensor: int64 in units of 2**-24, of the kind and device of ``like``."""
+        shape = self.shapes[name]
         if self.recipe.start == Start.ZERO or len(shape) < 2:
             one = self.recipe.start == Start.SEED and name.rpartition(".")[2] == "weight"
             return arange(low, high, like) * 0 + (int(one) << START_FRACTION)
         bound = math.isqrt((6 << 2 * START_FRACTION) // max(1, math.prod(shape[1:])))
         index = list(self.shapes).index(name)
-        groups = arange(0, -(-high // 4), like)
-        words = namespace(like).stack(philox4x32((groups, index, 0, INITIAL), self.recipe.seed), 1).reshape(-1)[:high]
-        return (words * (2 * bound) >> 32) - bound
+        groups = arange(low // 4, -(-high // 4), like)
+        words = namespace(like).stack(philox4x32((groups, index, 0, INITIAL), self.recipe.seed), 1).reshape(-1)
+        return (words[low % 4 : low % 4 + high - low] * (2 * bound) >> 32) - bound
 
     def groups(self, k: int) -> np.ndarray:
         """The tensor (its number; 0 for all where they share a block) that each of ``k`` coefficients belongs to."""
@@ -208,19 +210,21 @@ class Network:
         basis, out, products = self.layout.basis, {}, {}
         where = pb.positions(basis, len(self.coefficients))
         for name in names:
-            parts = []
+            parts, at = [], 0
             for piece in self.layout.pieces[name]:
                 block = basis.blocks[piece.block]
                 if piece.block not in products:
                     own = coefficients[convert(where[piece.block], coefficients)]
                     products[piece.block] = pb.expand_block(basis.seed, piece.block, block, own)
-                end = piece.first + piece.rows
-                parts.append(products[piece.block][piece.first : end] * self._scaled(piece))
-                if end == block.rows:
+                for first in range(0, piece.rows, SLICE):
+                    last = min(first + SLICE, piece.rows)
+                    units = products[piece.block][piece.first + first : piece.first + last] * self._scaled(piece)
+                    start = self.layout.start(name, at + first, at + last, coefficients) << FRACTION - START_FRACTION
+                    parts.append(_single((units + cast(start, coefficients)) * 2.0**-FRACTION))
+                at += piece.rows
+                if piece.first + piece.rows == block.rows:
                     del products[piece.block]
-            units = namespace(coefficients).concatenate(parts) if len(parts) > 1 else parts[0]
-            units += cast(self.layout.start(name, coefficients) << FRACTION - START_FRACTION, coefficients)
-            out[name] = _single(units * 2.0**-FRACTION).reshape(self.layout.shapes[name])
+            out[name] = namespace(coefficients).concatenate(parts).reshape(self.layout.shapes[name])
         return out
 
     def pack(self) -> bytes:

@@ -147,7 +147,10 @@ class Pranc(nn.Module):
 
         like = next(iter(own.values()))
         none = torch.zeros(0, dtype=torch.int64, device=like.device)
-        theta0 = torch.cat([self.layout.start(name, none) for name in own]).double() / 2**START_FRACTION
+        theta0 = (
+            torch.cat([self.layout.start(name, 0, p.numel(), none) for name, p in own.items()]).double()
+            / 2**START_FRACTION
+        )
         pieces = [piece for pieces in self.layout.pieces.values() for piece in pieces]
         scale = np.repeat([piece.scale / 2**FRACTION for piece in pieces], [piece.rows for piece in pieces])
         where = pb.positions(self.layout.basis, k)

@@ -11,6 +11,7 @@ from prancimg.basis import (
     Block,
     Kind,
     block_basis,
+    chunk_basis,
     column_norm,
     dense_basis,
     entries,
@@ -139,3 +140,27 @@ def test_seeds_and_blocks_differ():
 def test_impossible_numbers_of_coefficients_are_refused(k):
     with pytest.raises(ValueError, match="not between"):
         positions(block_basis(SIZES, Kind.SIGN, 0), k)
+
+
+def test_chunks_are_equal_parts_of_tensors():
+    basis = chunk_basis([1000, 256, 300], Kind.SIGN, 0, 300)
+    assert [(block.start, block.rows) for block in basis.blocks] == [
+        (0, 250), (250, 250), (500, 250), (750, 250), (1000, 256), (1256, 300),
+    ]  # fmt: skip
+    assert [block.kind for block in basis.blocks] == [Kind.SIGN] * 4 + [Kind.IDENTITY, Kind.SIGN]
+
+
+@given(st.lists(st.integers(1, 900), min_size=1, max_size=6), st.data())
+def test_places_follow_from_the_ranks_of_all_columns(sizes, data):
+    """:func:`positions` looks at the first columns of each block only; here are all of them."""
+    make = data.draw(st.sampled_from([block_basis, dense_basis, lambda *a: chunk_basis(*a, 100)]))
+    basis = make(sizes, data.draw(st.sampled_from(Kind)), 0)
+    k = data.draw(st.integers(0, basis.size))
+    mixed = any(block.kind != Kind.IDENTITY for block in basis.blocks)
+    ranked = sorted(
+        (0.0 if mixed and block.kind == Kind.IDENTITY else (c + 1) / block.rows, i)
+        for i, block in enumerate(basis.blocks)
+        for c in range(block.rows)
+    )[:k]
+    expected = [[place for place, (_, i) in enumerate(ranked) if i == block] for block in range(len(basis.blocks))]
+    assert [where.tolist() for where in positions(basis, k)] == expected

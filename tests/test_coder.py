@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prancimg import coder
-from prancimg.coder import MAGNITUDE, SCALES, Decoder, Encoder, best_scale, cost, frequencies
+from prancimg.coder import MAGNITUDE, PRECISION, SCALES, Decoder, Encoder, Learning, best_scale, cost, frequencies
 from prancimg.errors import PrancImgError
 
 
@@ -131,3 +131,29 @@ def test_any_bytes_decode_or_are_refused(data, scale, count):
     except PrancImgError:
         return
     assert len(values) == count and (count == 0 or np.abs(values).max() <= MAGNITUDE)
+
+
+@given(st.integers(0, 99), st.integers(0, 255), st.lists(st.lists(st.integers(0, 127)), max_size=4))
+def test_distributions_that_learn_are_positive_and_whole(scale, zeros, seen):
+    learning = Learning(scale, zeros)
+    for symbols in seen:
+        learning.see(np.array(symbols, np.int64))
+    found = learning.frequencies()
+    assert found.min() >= 1 and found.sum() == 1 << PRECISION
+
+
+def test_what_is_seen_becomes_likely():
+    learning = Learning(20)
+    before = learning.frequencies()
+    learning.see(np.full(1000, 90))
+    after = learning.frequencies()
+    assert (before < after).nonzero()[0].tolist() == [90] and after[90] > 0.8 * 2**PRECISION
+
+
+@given(st.integers(0, 99), st.integers(0, 255), st.lists(st.lists(st.integers(-(2**20), 2**20 - 1)), max_size=4))
+def test_distributions_that_learn_round_trip(scale, zeros, parts):
+    encoder, learning = Encoder(), Learning(scale, zeros)
+    for part in parts:
+        encoder.put_learning(np.array(part, np.int64), learning)
+    decoder, learning = Decoder(encoder.finish()), Learning(scale, zeros)
+    assert [decoder.take_learning(len(part), learning).tolist() for part in parts] == parts

@@ -1,13 +1,22 @@
 """PRANC on a module with every common kind of layer, against the explicit matrix in float64."""
 
 import io
+import pickle
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_basis import matrix
 from torch import nn
 
-from prancimg.pranc import Pranc
+from prancimg import PrancImgError
+from prancimg.basis import Kind
+from prancimg.bitstream import step_size
+from prancimg.compact import STEP_FRACTION, STEPS, Layout, Network, Recipe, Structure
+from prancimg.pranc import Pranc, direct, load, norm_parameters, step_code
 
 
 def network() -> nn.Module:
@@ -26,13 +35,14 @@ def loss_of(output: torch.Tensor) -> torch.Tensor:
 
 cases = pytest.mark.parametrize(
     ("basis", "structure"),
-    [(b, s) for b in ("sign", "popcount", "hadamard", "identity") for s in ("tensor", "dense")],
+    [(b, s) for b in ("sign", "popcount", "hadamard", "identity") for s in ("tensor", "dense", "chunks")],
 )
+ROWS = {"tensor": 0, "dense": 0, "chunks": 100}
 
 
 @cases
 def test_output_and_gradient_equal_the_explicit_matrix(basis, structure):
-    model = Pranc(network(), exclude=(), k=300, seed=5, basis=basis, structure=structure)
+    model = Pranc(network(), exclude=(), k=300, seed=5, basis=basis, structure=structure, rows=ROWS[structure])
     explicit = torch.from_numpy(matrix(model.layout.basis, 300)).double()
     alpha = 0.1 * torch.randn(300, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     with torch.no_grad():
@@ -54,7 +64,7 @@ def test_output_and_gradient_equal_the_explicit_matrix(basis, structure):
 
 @cases
 def test_the_gradient_is_that_of_finite_differences(basis, structure):
-    model = Pranc(network().eval(), k=40, seed=5, basis=basis, structure=structure)
+    model = Pranc(network().eval(), k=40, seed=5, basis=basis, structure=structure, rows=ROWS[structure])
     loss_of(model(batch())).backward()
     for i in (0, 17, 39):
         values = []
@@ -139,6 +149,9 @@ def _layers():
         ({"k": 10**6}, "k = 1000000"),
         ({"k": 5, "basis": "gaussian"}, "gaussian"),
         ({"k": 5, "structure": "layer"}, "layer"),
+        ({"k": 5, "start": "ones"}, "ones"),
+        ({"k": 5, "structure": "chunks", "rows": 63}, "rows = 63"),
+        ({"k": 5, "rows": 64}, "rows = 64"),
         ({"k": 5, "exclude": ["7.weight"]}, "7.weight"),
         ({"k": 5, "seed": -1}, "seed"),
     ],
@@ -157,3 +170,193 @@ def _tied() -> nn.Module:
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     net[1].weight = net[0].weight
     return net
+
+
+# Training
+
+
+@pytest.mark.parametrize("basis", ["sign", "popcount"])
+def test_blocks_that_are_kept_change_nothing(basis):
+    options = {"k": 600, "basis": basis, "structure": "chunks", "rows": 500}
+    # The only large tensor has four chunks of 480 rows and 72 columns, 276,480 bytes each.
+    made, some, kept = (Pranc(network(), **options, keep=keep) for keep in (0, 600_000, 2_000_000))
+    assert [sum("block" in name for name, _ in model.named_buffers()) for model in (made, some, kept)] == [0, 2, 4]
+    gradients = []
+    for model in (made, kept, some):
+        with torch.no_grad():
+            model.alpha.copy_(torch.linspace(-1, 1, 600))
+        loss_of(model(batch())).backward()
+        gradients.append(model.alpha.grad)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(gradients[0], gradients[2], rtol=1e-9, atol=1e-12)
+    assert made.state_dict().keys() == kept.state_dict().keys()
+
+
+def test_a_prefix_counts_and_trains_alone():
+    model, short = (trained(Pranc(network(), k=k, seed=4)) for k in (250, 100))
+    model.prefix = 100
+    for name, weight in short.weights().items():
+        torch.testing.assert_close(weight, model.weights()[name], rtol=1e-12, atol=1e-14)
+    loss_of(model(batch())).backward()
+    assert (model.alpha.grad[:100] != 0).all() and (model.alpha.grad[100:] == 0).all()
+
+
+def test_batch_norms_stay_apart_unless_told_otherwise():
+    assert norm_parameters(network()) == ["1.weight", "1.bias"]
+    apart = ["module.1.weight", "module.1.bias"]
+    assert [name for name, _ in Pranc(network(), k=9).named_parameters()] == ["alpha", *apart]
+    assert [name for name, _ in Pranc(network(), k=9, exclude=()).named_parameters()] == ["alpha"]
+
+
+# Files
+
+
+def trained(model: Pranc) -> Pranc:
+    """As if it were: coefficients, norms and statistics are no longer those of the start."""
+    with torch.no_grad():
+        model.alpha.copy_(torch.sin(torch.arange(len(model.alpha), dtype=torch.float64) ** 1.1))
+        for name, tensor in model.module.state_dict().items():
+            if tensor.is_floating_point() and tensor.numel() == 6:
+                tensor += 0.01 * len(name)
+    return model.eval()
+
+
+@cases
+def test_a_saved_model_is_the_model_up_to_its_step(basis, structure, tmp_path):
+    model = trained(Pranc(network(), k=300, seed=5, basis=basis, structure=structure, rows=ROWS[structure]))
+    outputs = []
+    for step in (1 / 8, 2**-12):
+        model.save(tmp_path / "model.prn", step)
+        outputs.append(load(tmp_path / "model.prn", network())(batch()))
+    expected = model(batch())
+    assert (outputs[1] - expected).abs().max() < 0.02 * (expected - expected.mean()).abs().max()
+    assert (outputs[0] - expected).abs().max() > (outputs[1] - expected).abs().max()
+
+
+def test_layers_made_when_they_run_and_all_layers_in_place_give_the_same(tmp_path):
+    trained(Pranc(network(), k=300)).save(tmp_path / "model.prn")
+    lean = load(tmp_path / "model.prn", network())
+    output = lean(batch())
+    assert not list(lean.parameters()) or {name for name, _ in lean.named_parameters()} == {
+        "module.1.weight",
+        "module.1.bias",
+    }, "only what is apart"
+    assert torch.equal(output, lean(batch())) and not output.requires_grad
+    weights = lean.weights()
+    plain = lean.materialise()
+    assert type(plain) is nn.Sequential
+    assert torch.equal(plain(batch()), output)
+    assert all(torch.equal(plain.get_parameter(name), weight.double()) for name, weight in weights.items())
+
+
+def test_weights_do_not_stay_where_a_layer_fails(tmp_path):
+    trained(Pranc(network(), k=300)).save(tmp_path / "model.prn")
+    lean = load(tmp_path / "model.prn", network())
+    with pytest.raises(RuntimeError):
+        lean(torch.zeros(1, 4, 6, 6, dtype=torch.float64))
+    assert {name for name, _ in lean.named_parameters()} == {"module.1.weight", "module.1.bias"}
+    assert lean(batch()).isfinite().all()
+
+
+def test_fewer_coefficients_of_a_file_are_a_model_too(tmp_path):
+    model = trained(Pranc(network(), k=300))
+    path = tmp_path / "model.prn"
+    model.save(path, 2**-8)
+    model.prefix = 120
+    torch.testing.assert_close(load(path, network(), k=120)(batch()), model(batch()), rtol=0, atol=0.05)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-30])
+    with pytest.raises(PrancImgError, match="cut short"):
+        load(path, network())
+    cut = load(path, network(), allow_partial=True)
+    assert 0 < len(cut.coefficients) < 300
+    path.write_bytes(whole)
+    assert torch.equal(cut(batch()), load(path, network(), k=len(cut.coefficients))(batch()))
+
+
+def test_a_module_as_it_is_comes_back(tmp_path):
+    net = network().eval()
+    expected = net(batch())
+    weights = {name: p.detach().clone() for name, p in net.named_parameters()}
+    model = direct(net)
+    for name, weight in model.weights().items():
+        torch.testing.assert_close(weight, weights[name], rtol=1e-12, atol=1e-14)
+    model.save(tmp_path / "net.prn", 2**-12)
+    torch.testing.assert_close(load(tmp_path / "net.prn", network())(batch()), expected, rtol=0, atol=0.02)
+
+
+def test_a_pickle_is_not_read(tmp_path):
+    """A file that torch.load would execute is refused for its first bytes."""
+    path = tmp_path / "model.prn"
+
+    class Trap:
+        def __reduce__(self):
+            return open, (str(tmp_path / "sprung"), "w")
+
+    path.write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(PrancImgError, match=r"not a \.prn file"):
+        load(path, network())
+    torch.save({"trap": Trap()}, path)
+    with pytest.raises(PrancImgError, match=r"not a \.prn file"):
+        load(path, network())
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_the_file_of_another_network_is_refused(tmp_path):
+    Pranc(network(), k=30).save(tmp_path / "model.prn")
+    for other, options in ((nn.Linear(3, 4), {}), (network(), {"exclude": []}), (network()[:5], {})):
+        with pytest.raises(PrancImgError, match="other tensors"):
+            load(tmp_path / "model.prn", other, **options)
+    with pytest.raises(PrancImgError, match="k = 31"):
+        load(tmp_path / "model.prn", network(), k=31)
+
+
+def test_coefficients_that_are_no_numbers_are_refused(tmp_path):
+    model = Pranc(network(), k=30)
+    with torch.no_grad():
+        model.alpha[3] = torch.nan
+    with pytest.raises(ValueError, match="finite"):
+        model.save(tmp_path / "model.prn")
+    assert not (tmp_path / "model.prn").exists()
+
+
+def test_steps_are_near_what_is_asked():
+    for step in np.geomspace(2**-13, 14, 50):
+        assert step_size(step_code(step)) / 2**STEP_FRACTION == pytest.approx(step, rel=0.07)
+    assert step_code(1e-9) == 0 and step_code(1e9) == STEPS - 1
+
+
+MEMORY = """
+import sys, torch
+from pathlib import Path
+from torch import nn
+from prancimg.pranc import load
+
+def most():
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+
+torch.set_num_threads(1)
+with torch.device("meta"):
+    net = nn.Sequential(*[nn.Linear(1024, 1024) for _ in range(12)])
+net.to_empty(device="cpu")  # memory that nothing is written to takes no room
+x = torch.ones(1, 1024)
+nn.Linear(1024, 1024)(x)
+before = most()
+model = load(sys.argv[1], net)
+model(x)
+print(most() - before)
+model.materialise()(x)
+print(most() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell how much memory is used")
+def test_inference_needs_the_memory_of_a_layer(tmp_path):
+    """12 layers of 4 MiB."""
+    shapes = {f"{i}.{name}": shape for i in range(12) for name, shape in (("weight", (1024, 1024)), ("bias", (1024,)))}
+    recipe = Recipe(0, Kind.SIGN, Structure.CHUNKS, 16384)
+    path = tmp_path / "model.prn"
+    path.write_bytes(Network(Layout(shapes, recipe), 80, np.arange(2000) % 7 - 3, {}).pack())
+    done = subprocess.run([sys.executable, "-c", MEMORY, str(path)], capture_output=True, text=True, check=True)
+    layers, everything = map(int, done.stdout.split())  # KiB
+    assert everything > 48 << 10 and layers < 24 << 10, (layers, everything)

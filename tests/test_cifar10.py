@@ -1,0 +1,227 @@
+"""The classifier benchmark on a small folder of pictures made here: loading, training, resuming, files, reports."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from benchmarks.cifar10 import __main__ as command
+from benchmarks.cifar10 import report, train
+from benchmarks.cifar10.data import load
+from benchmarks.cifar10.networks import NETWORKS, narrow
+from benchmarks.cifar10.train import Pictures, Plan, entries_kept, entropy_bytes, prune, step_by_size
+from prancimg import PrancImgError
+from prancimg.pranc import Pranc, direct
+
+CPU = torch.device("cpu")
+
+
+def tree(folder: Path, test: str = "test", suffix: str = ".png", side: int = 32, per: int = 20) -> Path:
+    """Dark and bright pictures, and classes by that."""
+    choose = np.random.default_rng(0)
+    for split, count in (("train", per), (test, per // 2)):
+        for label, low in (("bright", 130), ("dark", 0)):
+            for i in range(count):
+                path = folder / split / label / "images" / f"{i}{suffix}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(choose.integers(low, low + 120, (side, side, 3)).astype(np.uint8)).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tree(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def pictures(folder, tmp_path_factory) -> Pictures:
+    return Pictures(load(folder, 32, tmp_path_factory.mktemp("cache")), CPU)
+
+
+# Data
+
+
+def test_a_folder_and_a_zip_file_of_it_are_the_same(folder, tmp_path):
+    path = tmp_path / "pictures.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*.png")):
+            archive.write(file, file.relative_to(folder).as_posix())
+    found, zipped = load(folder, 32, tmp_path / "a"), load(path, 32, tmp_path / "b")
+    assert found.classes == zipped.classes == ("bright", "dark")
+    assert found.train.shape == (40, 3, 32, 32) and found.test.shape == (20, 3, 32, 32)
+    assert found.train.dtype == np.uint8 and found.train_labels.dtype == np.int64
+    for one, other in zip(vars(found).values(), vars(zipped).values(), strict=True):
+        assert np.array_equal(one, other)
+    first = np.asarray(Image.open(folder / "train" / "bright" / "images" / "0.png"))
+    assert np.array_equal(found.train[0], first.transpose(2, 0, 1))
+    assert found.train_labels.tolist() == [0] * 20 + [1] * 20 and (found.train[:20].mean((1, 2, 3)) > 130).all()
+
+
+def test_pictures_are_decoded_once(folder, tmp_path, monkeypatch):
+    before = load(folder, 32, tmp_path)
+    monkeypatch.setattr("benchmarks.cifar10.data._decode", lambda *_: pytest.fail("decoded again"))
+    assert np.array_equal(load(folder, 32, tmp_path).train, before.train)
+
+
+def test_other_sizes_suffixes_and_names_of_the_test_part(tmp_path):
+    found = load(tree(tmp_path / "a", "val", ".JPEG", side=40, per=4), 64, tmp_path / "cache")
+    assert found.train.shape == (8, 3, 64, 64) and len(found.test) == 4
+
+
+def test_what_is_no_data_set_is_refused(folder, tmp_path):
+    (tmp_path / "text.zip").write_text("no archive")
+    (tmp_path / "empty").mkdir()
+    tree(tmp_path / "untested", "other", per=2)
+    broken = tree(tmp_path / "broken", per=2)
+    (broken / "train" / "dark" / "images" / "1.png").write_bytes(b"no picture")
+    for name, message in (
+        ("nothing", "no such"),
+        ("text.zip", "zip"),
+        ("empty", "train/CLASS"),
+        ("untested", "test on"),
+        ("broken", "dark/images/1.png"),
+    ):
+        with pytest.raises(PrancImgError, match=message):
+            load(tmp_path / name, 32, tmp_path / "cache")
+
+
+def test_training_pictures_are_shifted_and_mirrored_copies(pictures):
+    for x, labels in pictures.batches(16, 3):
+        assert x.shape == (16, 3, 32, 32)
+        assert torch.equal((x.mean((1, 2, 3)) < 0).long(), labels)  # dark ones stay dark
+    again = [labels.tolist() for _, labels in pictures.batches(16, 3)]
+    assert again == [labels.tolist() for _, labels in pictures.batches(16, 3)]
+    assert again != [labels.tolist() for _, labels in pictures.batches(16, 4)]
+
+
+# Networks
+
+
+@pytest.mark.parametrize(("name", "size"), [("lenet", 62_006), ("resnet20", 269_722), ("resnet56", 853_018)])
+def test_networks_have_their_published_sizes(name, size):
+    assert sum(p.numel() for p in NETWORKS[name](10).parameters()) == size
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_give_a_number_for_every_class_at_any_side(name):
+    for side in (32, 40):
+        assert NETWORKS[name](7, side, 0.2).eval()(torch.zeros(2, 3, side, side)).shape == (2, 7)
+
+
+def test_the_narrow_network_is_the_widest_that_fits():
+    for parameters in (800, 5000, 30_000):
+        module, width = narrow("lenet", parameters, 10, 32)
+        assert sum(p.numel() for p in module.parameters()) <= parameters
+        assert sum(p.numel() for p in NETWORKS["lenet"](10, 32, 1.2 * width).parameters()) > parameters
+
+
+# Training
+
+
+def test_an_interrupted_training_ends_like_an_uninterrupted_one(pictures, tmp_path):
+    def model() -> Pranc:
+        torch.manual_seed(0)
+        return Pranc(NETWORKS["resnet20"](2, width=0.2), k=300, basis="hadamard")
+
+    plan = Plan(3, 16, 0.01, nested=True)
+    once, first, second = model(), model(), model()
+    train.train(once, pictures, plan, tmp_path / "once.pt", "")
+
+    class Killed(Exception):
+        pass
+
+    def kill(done: float) -> None:
+        if done > 0.8:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train.train(first, pictures, plan, tmp_path / "twice.pt", "", kill)
+    train.train(second, pictures, plan, tmp_path / "twice.pt", "")
+    assert once.alpha.abs().max() > 0
+    for name, tensor in once.state_dict().items():
+        if isinstance(tensor, torch.Tensor):
+            assert torch.equal(tensor, second.state_dict()[name]), name
+    with pytest.raises(PrancImgError, match="other settings"):
+        train.train(model(), pictures, Plan(4, 16, 0.01), tmp_path / "twice.pt", "")
+
+
+def test_pruning_leaves_as_many_weights_as_asked():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 10))
+    largest = torch.cat([module[0].weight.flatten(), module[2].weight.flatten()]).abs().sort().values[-50:]
+    after_step = prune(module, 50)
+    after_step(0.1)
+    assert 50 < sum(int((p != 0).sum()) for p in module.parameters() if p.dim() > 1) < 800
+    after_step(0.5)
+    left = torch.cat([p[p != 0].abs() for p in module.parameters() if p.dim() > 1])
+    assert torch.equal(left.sort().values, largest)
+
+
+def test_files_of_a_budget(pictures):
+    torch.manual_seed(0)
+    model = direct(NETWORKS["lenet"](2, width=0.2))
+    sizes = {step: len(model.network(step).pack()) for step in (step_by_size(model, n) for n in (900, 1500, 2500))}
+    assert list(sizes) == sorted(sizes, reverse=True) and len(sizes) == 3
+    assert all(0.9 * budget < size <= budget for budget, size in zip((900, 1500, 2500), sizes.values(), strict=True))
+    assert entries_kept(60_000, 700) < entries_kept(60_000, 7000) < 60_000
+
+
+def test_entropy_is_that_of_every_tensors_own_values():
+    values, groups = np.array([0, 1, 2, 3, 5, 5, 5, 5]), np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    assert entropy_bytes(values, groups) == pytest.approx(1)
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def results(folder, tmp_path_factory) -> tuple[Path, list[str]]:
+    out = tmp_path_factory.mktemp("out")
+    shared = ["--model", "lenet", "--data", str(folder), "--out", str(out), "--results", str(out / "results.json")]
+    arguments = [*shared, "--k", "400", "--epochs", "2", "--prune-epochs", "2", "--batch", "8", "--nested"]
+    assert command.main(arguments) == 0
+    return out, arguments
+
+
+def test_all_methods_are_trained_written_read_and_tested(results):
+    records = {r["method"]: r for r in json.loads((results[0] / "results.json").read_text())}
+    assert set(records) == {"full", "pranc", "small", "pruned"}
+    for method, record in records.items():
+        kept = (
+            results[0]
+            / "models"
+            / {"full": "lenet-full", "pranc": "lenet-pranc-400-hadamard-tensor-nested"}.get(
+                method, f"lenet-{method}-400"
+            )
+        )
+        assert kept.with_suffix(".prn").stat().st_size == record["bytes"]
+        assert 0 <= record["accuracy"] <= 1 and record["bytes_entropy"] < record["bytes"]
+    assert records["full"]["accuracy"] > 0.9, "dark and bright pictures are told apart"
+    assert max(records["small"]["bytes"], records["pruned"]["bytes"]) <= records["pranc"]["bytes"]
+    assert records["full"]["numbers"] > 20 * records["small"]["numbers"] and records["pranc"]["numbers"] == 400
+    assert list(records["pranc"]["cuts"]) == ["100", "200", "300"]
+
+
+def test_finished_results_are_not_made_again(results, monkeypatch, capfd):
+    monkeypatch.setattr(command, "train", lambda *_: pytest.fail("trained again"))
+    assert command.main(results[1]) == 0
+    assert capfd.readouterr() == ("", "")  # and no progress where there is no terminal
+
+
+def test_the_report_has_a_row_for_every_record(results):
+    records = json.loads((results[0] / "results.json").read_text())
+    lines = report.table(records).splitlines()
+    assert len(lines) == 2 + len(records)
+    assert lines[2].startswith("| all weights |")
+    assert report.plot(records, "title").startswith(b"<?xml")
+
+
+def test_bad_requests_are_one_line(tmp_path, capfd):
+    assert command.main(["--model", "lenet", "--data", str(tmp_path / "none"), "--out", str(tmp_path)]) == 1
+    said = capfd.readouterr()
+    assert said.err.count("\n") == 1 and "no such file" in said.err and not said.out
