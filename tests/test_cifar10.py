@@ -68,6 +68,13 @@ def test_pictures_are_decoded_once(folder, tmp_path, monkeypatch):
     assert np.array_equal(load(folder, 32, tmp_path).train, before.train)
 
 
+def test_some_of_the_pictures_are_of_all_classes(folder, tmp_path):
+    data = load(folder, 32, tmp_path)
+    some = data.some(10)
+    assert np.bincount(some.train_labels).tolist() == [5, 5] and len(some.train) == 10 and some.test is data.test
+    assert len(data.some(10**6).train) == 40
+
+
 def test_other_sizes_suffixes_and_names_of_the_test_part(tmp_path):
     found = load(tree(tmp_path / "a", "val", ".JPEG", side=40, per=4), 64, tmp_path / "cache")
     assert found.train.shape == (8, 3, 64, 64) and len(found.test) == 4

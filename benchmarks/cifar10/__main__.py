@@ -48,7 +48,7 @@ from prancimg.pranc import Pranc, direct
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
 METHODS = ("full", "pranc", "small", "pruned")
-KEY = ("model", "method", "k", "basis", "structure", "rows", "nested", "epochs", "seed", "data")
+KEY = ("model", "method", "k", "basis", "structure", "rows", "nested", "epochs", "pictures", "seed", "data")
 NESTED_CUTS = (0.25, 0.5, 0.75)
 
 Record = dict[str, Any]
@@ -71,6 +71,7 @@ class Bench:
         """A finished record, made if there is none yet, kept."""
         o, spanned = self.options, method == "pranc"
         key: Record = {"model": o.model, "method": method, "k": k, "epochs": o.epochs, "seed": o.seed}
+        key |= {"pictures": len(self.pictures.train)}
         key |= {"basis": o.basis if spanned else "", "structure": o.structure if spanned else ""}
         key |= {"rows": o.rows if spanned else 0, "nested": o.nested and spanned, "data": o.data.stem}
         for record in self.records:
@@ -85,7 +86,10 @@ class Bench:
 
     def trained(self, model: nn.Module, plan: Plan, name: str, prepare: Callable[[float], None] | None = None) -> float:
         """Train, or go on training; milliseconds a step."""
-        folder = self.options.out / f"{self.options.model}-{self.options.data.stem}-{self.options.epochs}"
+        folder = (
+            self.options.out
+            / f"{self.options.model}-{self.options.data.stem}-{self.options.epochs}-{len(self.pictures.train)}"
+        )
         return train(model, self.pictures, plan, folder / f"{name}-{plan.seed}.pt", name, prepare)
 
     def plan(self, rate: float = 1.0, epochs: int | None = None, nested: bool = False) -> Plan:
@@ -188,9 +192,13 @@ class Bench:
                     self.record(method, k, lambda k=k, run=run, budget=budget: run(k, budget))
 
     def write_report(self) -> None:
-        """Table and plot of this model."""
-        records = [r for r in self.records if (r["model"], r["data"]) == (self.options.model, self.options.data.stem)]
-        name = f"{self.options.model}-{self.options.data.stem}"
+        """Table and plot of this model, trained for so many epochs."""
+        o = self.options
+        wanted = (o.model, o.data.stem, o.epochs, len(self.pictures.train))
+        records = [
+            r for r in self.records if tuple(r[key] for key in ("model", "data", "epochs", "pictures")) == wanted
+        ]
+        name = f"{o.model}-{o.data.stem}-{o.epochs}"
         page, mark, end = DOCS / "deep.md", f"<!-- {name} -->", f"<!-- end of {name} -->"
         before, begin, rest = page.read_text().partition(mark)
         _, stop, after = rest.partition(end)
@@ -217,6 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--nested", action="store_true", help="train random prefixes, and test cut files")
     parser.add_argument("--keep", type=int, default=0, help="MiB for keeping sign and popcount blocks in memory")
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--pictures", type=int, help="train with so many of the pictures, for trials")
     parser.add_argument("--prune-epochs", type=int, default=4, help="further epochs for the pruned networks")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=0.004, help="highest learning rate of weights")
@@ -230,7 +239,8 @@ def main(arguments: list[str] | None = None) -> int:
         device = options.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        pictures = Pictures(load(options.data, options.side, options.out), torch.device(device))
+        data = load(options.data, options.side, options.out)
+        pictures = Pictures(data.some(options.pictures) if options.pictures else data, torch.device(device))
         bench = Bench(options, pictures)
         bench.run()
         if options.report:

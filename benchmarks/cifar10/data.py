@@ -13,7 +13,7 @@ import os
 import sys
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,11 @@ class Dataset:
     test: np.ndarray
     test_labels: np.ndarray
     classes: tuple[str, ...]
+
+    def some(self, count: int) -> Dataset:
+        """The same with ``count`` of the training pictures, evenly from all classes; or with all, if there are fewer."""
+        chosen = np.linspace(0, len(self.train), min(count, len(self.train)), endpoint=False).astype(np.int64)
+        return replace(self, train=self.train[chosen], train_labels=self.train_labels[chosen])
 
 
 def load(source: Path, side: int, cache: Path) -> Dataset:

@@ -29,7 +29,7 @@ def name(record: Record) -> str:
 def table(records: Sequence[Record]) -> str:
     """A row for every record."""
     lines = [
-        "| | numbers trained | file, bytes | of that apart | bits a number | test accuracy | epochs |",
+        "| | numbers trained | file, bytes | of that apart | bits a number | test accuracy | epochs × pictures |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     order = {method: i for i, method in enumerate(METHODS)}
@@ -37,7 +37,7 @@ def table(records: Sequence[Record]) -> str:
         bits = 8 * (r["bytes"] - r["bytes_apart"]) / r["numbers"]
         lines.append(
             f"| {name(r)} | {r['numbers']:,} | {r['bytes']:,} | {r['bytes_apart']:,} | {bits:.2f} "
-            f"| {100 * r['accuracy']:.2f} % | {r['epochs']} |"
+            f"| {100 * r['accuracy']:.2f} % | {r['epochs']} × {r['pictures']:,} |"
         )
     return "\n".join(lines)
 
