@@ -86,10 +86,8 @@ class Bench:
 
     def trained(self, model: nn.Module, plan: Plan, name: str, prepare: Callable[[float], None] | None = None) -> float:
         """Train, or go on training; milliseconds a step."""
-        folder = (
-            self.options.out
-            / f"{self.options.model}-{self.options.data.stem}-{self.options.epochs}-{len(self.pictures.train)}"
-        )
+        o = self.options
+        folder = o.out / f"{o.model}-{o.data.stem}-{o.epochs}-{len(self.pictures.train)}"
         return train(model, self.pictures, plan, folder / f"{name}-{plan.seed}.pt", name, prepare)
 
     def plan(self, rate: float = 1.0, epochs: int | None = None, nested: bool = False) -> Plan:
@@ -194,10 +192,8 @@ class Bench:
     def write_report(self) -> None:
         """Table and plot of this model, trained for so many epochs."""
         o = self.options
-        wanted = (o.model, o.data.stem, o.epochs, len(self.pictures.train))
-        records = [
-            r for r in self.records if tuple(r[key] for key in ("model", "data", "epochs", "pictures")) == wanted
-        ]
+        wanted = {"model": o.model, "data": o.data.stem, "epochs": o.epochs, "pictures": len(self.pictures.train)}
+        records = [r for r in self.records if wanted.items() <= r.items()]
         name = f"{o.model}-{o.data.stem}-{o.epochs}"
         page, mark, end = DOCS / "deep.md", f"<!-- {name} -->", f"<!-- end of {name} -->"
         before, begin, rest = page.read_text().partition(mark)

@@ -38,7 +38,7 @@ class Dataset:
     classes: tuple[str, ...]
 
     def some(self, count: int) -> Dataset:
-        """The same with ``count`` of the training pictures, evenly from all classes; or with all, if there are fewer."""
+        """The same with ``count`` of the training pictures, evenly from all classes; all, if there are fewer."""
         chosen = np.linspace(0, len(self.train), min(count, len(self.train)), endpoint=False).astype(np.int64)
         return replace(self, train=self.train[chosen], train_labels=self.train_labels[chosen])
 

@@ -191,9 +191,9 @@ def entries_kept(size: int, budget: int) -> int:
 
 def step_by_loss(model: Pranc, fresh: Callable[[], nn.Module], pictures: Pictures, worse: float = 1.01) -> float:
     """The coarsest step of which the training loss is at most ``worse`` times that of a very fine one."""
-    steps = [2.0**-i for i in range(-1, 8)]
-    losses = [pictures.loss(decoded(model, step, fresh)[0]) for step in steps]
-    return next(step for step, loss in zip(steps, losses, strict=True) if loss <= worse * losses[-1])
+    *coarse, finest = [2.0**-i for i in range(-1, 8)]
+    most = worse * pictures.loss(decoded(model, finest, fresh)[0])
+    return next((step for step in coarse if pictures.loss(decoded(model, step, fresh)[0]) <= most), finest)
 
 
 def step_by_size(model: Pranc, budget: int) -> float:
