@@ -46,7 +46,20 @@ def test_what_few_need_is_loaded_when_it_is_needed():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-CORE = ["arrays", "philox", "basis", "field", "context", "siren", "coder", "bitstream", "prior", "decoder", "view"]
+CORE = [
+    "arrays",
+    "philox",
+    "basis",
+    "field",
+    "context",
+    "siren",
+    "coder",
+    "bitstream",
+    "prior",
+    "decoder",
+    "view",
+    "compact",
+]
 
 
 @pytest.mark.parametrize("module", CORE)
