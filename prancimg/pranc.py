@@ -216,6 +216,8 @@ class Pranc(nn.Module):
         q = np.clip(np.rint(alpha), 1 - MAGNITUDE, MAGNITUDE - 1).astype(np.int64)
         apart = {}
         for name, tensor in _apart(self.module).items():
+            if tensor.is_complex():
+                raise ValueError(f"{name} is complex, which a model file cannot hold")
             array = tensor.detach().cpu()
             apart[name] = rounded(array.float().numpy()) if array.is_floating_point() else array.long().numpy()
         return Network(self.layout, code, q, apart)

@@ -320,6 +320,13 @@ def test_coefficients_that_are_no_numbers_are_refused(tmp_path):
     assert not (tmp_path / "model.prn").exists()
 
 
+def test_complex_tensors_are_refused(tmp_path):
+    net = network()
+    net.register_buffer("spectrum", torch.zeros(3, dtype=torch.complex64))
+    with pytest.raises(ValueError, match="spectrum"):
+        Pranc(net, k=30).save(tmp_path / "model.prn")
+
+
 def test_steps_are_near_what_is_asked():
     for step in np.geomspace(2**-13, 14, 50):
         assert step_size(step_code(step)) / 2**STEP_FRACTION == pytest.approx(step, rel=0.07)

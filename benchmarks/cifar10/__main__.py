@@ -201,10 +201,10 @@ class Bench:
         if not begin or not stop:
             raise PrancImgError(f"{page} has no place for {name}: no {mark} and {end}")
         files.write(os.fspath(page), f"{before}{begin}\n\n{report.table(records)}\n\n{stop}{after}".encode())
-        shown = [
-            r for r in records if not r["nested"] and (r["basis"], r["structure"]) in (("", ""), ("hadamard", "tensor"))
-        ]
-        files.write(os.fspath(DOCS / f"{name}.svg"), report.plot(shown, name))
+        usual = ("", "hadamard tensor")
+        shown = [r for r in records if not r["nested"] and f"{r['basis']} {r['structure']}".strip() in usual]
+        if len({r["method"] for r in shown}) > 1:
+            files.write(os.fspath(DOCS / f"{name}.svg"), report.plot(shown, name))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -37,7 +37,7 @@ def table(records: Sequence[Record]) -> str:
         bits = 8 * (r["bytes"] - r["bytes_apart"]) / r["numbers"]
         lines.append(
             f"| {name(r)} | {r['numbers']:,} | {r['bytes']:,} | {r['bytes_apart']:,} | {bits:.2f} "
-            f"| {100 * r['accuracy']:.2f} % | {r['epochs']} × {r['pictures']:,} |"
+            f"| {100 * r['accuracy']:.2f} % | {r['epochs'] + r.get('prune_epochs', 0)} × {r['pictures']:,} |"
         )
     return "\n".join(lines)
 
