@@ -30,7 +30,7 @@ def read_prc(name: str | os.PathLike[str], signature: bytes = SIGNATURE) -> byte
         return _beginning(file, signature)
 
 
-def _beginning(file: BinaryIO, signature: bytes) -> bytes:
+def _beginning(file: BinaryIO, signature: bytes = SIGNATURE) -> bytes:
     start = file.read(len(signature))
     return start + file.read(MAX_FILE + 1 - len(start)) if start == signature else start
 
