@@ -29,7 +29,7 @@ MAGNITUDE = 1 << 20
 """Coefficients lie in [-2**20, 2**20): enough for any use, small enough for every product to stay exact."""
 
 _NEAR = CENTRE - 16
-"""The symbols up to this one share one in tables a quarter as wide, for values near their means; so do their opposites."""
+"""The symbols up to this one share one in tables a quarter as wide, for values near their means; likewise above."""
 _FAR = 8
 """How many times to do without these tables where a value was farther out."""
 _WIDEST = 28
@@ -224,7 +224,8 @@ class Decoder:
         with contextlib.suppress(PrancImgError):  # behind a symbol farther out, anything can follow
             symbols = self._decode(_FAMILY, _near_weights().take(row, 0))
             if (symbols + 1 & WIDTH // 4 - 2).all():  # all but the first and the last
-                return symbols + (whole - (CENTRE - _NEAR))
+                values: np.ndarray = symbols + (whole - (CENTRE - _NEAR))
+                return values
         self._range, self._far = before, _FAR
         return None
 

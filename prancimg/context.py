@@ -90,9 +90,9 @@ class Network:
             cut: np.ndarray = np.clip(theta[f"{kind}.{name}"] >> fraction - _WEIGHT_BITS, -_WEIGHT_MAX, _WEIGHT_MAX)
             return cut.astype(np.float64).reshape(shapes()[f"{kind}.{name}"])
 
-        # Few and cheap array operations are what counts, most waves being short. Every unit is a power of two, so scaling
-        # a weight is exact; a row of ones carries the biases along; and activations are held doubled, because x + |x|
-        # is twice as fast as a maximum.
+        # Few and cheap array operations are what counts, most waves being short. Every unit is a power of two, so
+        # scaling a weight is exact; a row of ones carries the biases along; and activations are held doubled, because
+        # x + |x| is twice as fast as a maximum.
         unit = 2.0 ** (_HIDDEN_BITS - _WEIGHT_BITS - _SQUASH_BITS)
         bias = tensor("bias") * 2.0**_SQUASH_BITS + tensor("slope") * float(rate - NEUTRAL_RATE)
         self._a, self._bias, one = tensor("a") * unit, bias * unit, np.eye(1, HIDDEN + 1, HIDDEN)
@@ -255,11 +255,11 @@ def distributions(
     features = np.ones((layer.shape[1], grid.height, grid.width))
     _Features.causal(q).everywhere(grid, features[: len(CAUSAL)])
     _Features.known(grid, done).everywhere(grid, features[len(CAUSAL) : -1])
-    features = features.reshape(-1, grid.count)
+    inputs = features.reshape(-1, grid.count)
     mean, table = np.empty(grid.count, np.int64), np.empty(grid.count, np.int64)
     for start in range(0, grid.count, _CHUNK):
         here = slice(start, start + _CHUNK)
-        mean[here], table[here] = network(layer @ features[:, here])
+        mean[here], table[here] = network(layer @ inputs[:, here])
     return mean, table
 
 
