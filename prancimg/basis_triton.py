@@ -2,8 +2,8 @@
 
 The same functions as :func:`prancimg.basis.expand_block` and its transpose, for blocks of random bits. Integers come
 out exactly as there wherever their sums are exact in the dtype: float64 below 2**53, float32 below 2**24. Other sums
-are taken in another order, always the same, and agree to the rounding error of a sum, at most about 2 · n · ε · Σ|terms|
-for n terms. Needs Triton.
+are taken in another order, always the same, and agree to the rounding error of a sum, at most about 2 · n · ε times
+the sum of n terms without their signs. Needs Triton.
 """
 
 from __future__ import annotations
