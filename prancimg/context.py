@@ -36,6 +36,8 @@ SQUASH_LIMIT = 256
 
 _CHUNK = 1 << 12
 """Positions that go through a network at a time, so that they stay in cache."""
+_MANY = 1 << 22
+"""Positions whose cost is summed at a time, so that memory has a bound."""
 _BLOCK = 1 << 15
 """Positions a decoder gathers the features of at a time."""
 _WEIGHT_BITS, _SQUASH_BITS, _HIDDEN_BITS = 12, 6, 8
@@ -195,11 +197,11 @@ class _Features:
         """The causal neighbours in a grid."""
         return _Features([np.pad(squash(q), _EDGE)], [(0, dy, dx) for dy, dx in CAUSAL])
 
-    def everywhere(self, grid: Grid, out: np.ndarray) -> None:
-        """The features of all positions, to ``out`` (features, h, w)."""
+    def rows(self, grid: Grid, top: int, out: np.ndarray) -> None:
+        """The features of some rows from ``top`` on, to ``out`` (features, rows, w)."""
         for row, (plane, dy, dx) in zip(out, self.taps, strict=True):
-            y, x = _EDGE + dy, _EDGE + dx
-            row[:] = self.planes[plane][y : y + grid.height, x : x + grid.width] if plane >= 0 else 0
+            y, x = top + _EDGE + dy, _EDGE + dx
+            row[:] = self.planes[plane][y : y + len(row), x : x + grid.width] if plane >= 0 else 0
 
     def at(self, grid: Grid, y: np.ndarray, x: np.ndarray, out: np.ndarray) -> None:
         """The features of some positions, to ``out`` (features, n)."""
@@ -250,17 +252,17 @@ class Waves:
 def distributions(
     grid: Grid, q: np.ndarray, done: Mapping[tuple[int, int], np.ndarray], network: Network
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The encoder's side, all positions of a grid at once: means in eighths and tables, (h * w,) in raster order."""
-    layer = network.first_layer(grid)
-    features = np.ones((layer.shape[1], grid.height, grid.width))
-    _Features.causal(q).everywhere(grid, features[: len(CAUSAL)])
-    _Features.known(grid, done).everywhere(grid, features[len(CAUSAL) : -1])
-    inputs = features.reshape(-1, grid.count)
-    mean, table = np.empty(grid.count, np.int64), np.empty(grid.count, np.int64)
-    for start in range(0, grid.count, _CHUNK):
-        here = slice(start, start + _CHUNK)
-        mean[here], table[here] = network(layer @ inputs[:, here])
-    return mean, table
+    """The encoder's side, all positions of a grid: means in eighths and tables, (h * w,) int16 in raster order."""
+    layer, causal, known = network.first_layer(grid), _Features.causal(q), _Features.known(grid, done)
+    mean, table = np.empty((2, grid.height, grid.width), np.int16)
+    rows = max(1, _CHUNK // grid.width)
+    for top in range(0, grid.height, rows):
+        inputs = np.ones((layer.shape[1], min(rows, grid.height - top), grid.width))
+        causal.rows(grid, top, inputs[: len(CAUSAL)])
+        known.rows(grid, top, inputs[len(CAUSAL) : -1])
+        found = network(layer @ inputs.reshape(len(inputs), -1))
+        mean[top : top + rows], table[top : top + rows] = (part.reshape(inputs.shape[1:]) for part in found)
+    return mean.reshape(-1), table.reshape(-1)
 
 
 def cost(pyramid: Pyramid, q: Coefficients, nets: Mapping[str, Network]) -> float:
@@ -269,7 +271,10 @@ def cost(pyramid: Pyramid, q: Coefficients, nets: Mapping[str, Network]) -> floa
     bits = 0.0
     for grid in pyramid.grids:
         mean, table = distributions(grid, q[grid.key], done, nets[KINDS[grid.component > 0]])
-        bits += near_cost(q[grid.key].reshape(-1), mean, table)
+        values = q[grid.key].reshape(-1)
+        for start in range(0, grid.count, _MANY):
+            here = slice(start, start + _MANY)
+            bits += near_cost(values[here], mean[here], table[here])
         done[grid.key] = squash(q[grid.key])
     return bits
 

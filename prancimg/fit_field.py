@@ -267,16 +267,21 @@ class Canvas:
             shown = added if shown is None else shown + added
         return torch.cat(out)
 
+    def field(self, q: Grids, weights: Mapping[str, Tensor], step: float) -> Tensor:
+        """The field that the network reads, (channels, h, w)."""
+        field: Tensor = features(self.pyramid, q, weights, step, fused.lift)
+        return field
+
     def paint(self, q: Grids, weights: Mapping[str, Tensor], step: float, r: float) -> Tensor:
         """The picture (3, h, w); ``r`` is (rate - 128) / 64."""
-        field = features(self.pyramid, q, weights, step, fused.lift)
+        field = self.field(q, weights, step)
         phases = weights["b0"] + weights["slope"] * r
         rgb = fused.sines(field.reshape(len(field), -1), weights["w0"], phases, weights["w1"], weights["b1"])
         return fused.sharpen(rgb.view_as(self.pixels), weights["residual"])
 
     def error(self, q: Grids, weights: Mapping[str, Tensor], step: float, r: float) -> Tensor:
         """Mean squared error of the picture painted."""
-        field, phases = features(self.pyramid, q, weights, step, fused.lift), weights["b0"] + weights["slope"] * r
+        field, phases = self.field(q, weights, step), weights["b0"] + weights["slope"] * r
         net = weights["w0"], phases, weights["w1"], weights["b1"], weights["residual"]
         return fused.picture_error(field, self.pixels, *net)
 
