@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prancimg import coder, fused
+from prancimg import coder, context, fused
 from prancimg.bitstream import Header
 from prancimg.decoder import Model
 from prancimg.errors import PrancImgError
@@ -44,7 +44,7 @@ from prancimg.fit_field import (
     soften,
     start,
 )
-from prancimg.siren import to_floats
+from prancimg.siren import FRACTION, to_floats
 
 LARGE = 1 << 22
 """Pixels up to which a picture is fitted at once."""
@@ -104,15 +104,12 @@ class WindowCanvas(Canvas):
             y = torch.where(self.free, y + self._pyramid(rest, weights, step, r), self.known)
         return y
 
-    def spent(self, q: Tensor, weights: Mapping[str, Tensor], r: float) -> Tensor:
-        """Bits of packed coefficients."""
-        return self.bits(self.split(q), self.split(fused.squash(q)), weights, r)
-
 
 class _Field:
     """All coefficients of a picture, as far as they are decided."""
 
     def __init__(self, pyramid: Pyramid) -> None:
+        self.pyramid = pyramid
         sizes = {grid.key: (grid.height, grid.width) for grid in pyramid.grids}
         self.values = {key: np.zeros(size, np.float32) for key, size in sizes.items()}
         """As :attr:`Fitted.field` has them."""
@@ -124,16 +121,34 @@ class _Field:
         top, left, bottom, right = (side >> key[1] if i < 2 else -(-side >> key[1]) for i, side in enumerate(box))
         return slice(top, bottom), slice(left, right)
 
-    def commit(self, place: Window, found: Mapping[tuple[int, int], np.ndarray]) -> None:
-        """Decide what a window found in its core and the next row and column of every level."""
-        for key, values in found.items():
-            rows, columns = self.part(key, place.box)
-            bottom, right = (-(-end >> key[1]) + 1 for end in place.core)
-            here = slice(rows.start, min(rows.stop, bottom)), slice(columns.start, min(columns.stop, right))
-            new = ~self.held[key][here]
-            some = values[: new.shape[0], : new.shape[1]][new]
-            self.values[key][here][new], self.q[key][here][new] = some, np.rint(some).astype(np.int32)
-            self.held[key][here] = True
+    def commit(
+        self, place: Window, found: Mapping[tuple[int, int], np.ndarray], nets: Mapping[str, context.Network]
+    ) -> float:
+        """Decide what a window found in its core and the next row and column of every level; the bits that takes."""
+        pyramid, bits = self.window(place.box), 0.0
+        done: dict[tuple[int, int], np.ndarray] = {}
+        for grid in pyramid.grids:
+            key, part, values = grid.key, self.part(grid.key, place.box), found[grid.key]
+            whole = np.rint(values).astype(np.int32)
+            new = ~self.held[key][part]
+            for axis, end in enumerate(place.core):
+                beyond = -(-end >> grid.level) + 1 - part[axis].start
+                np.moveaxis(new, axis, 0)[beyond:] = False
+            mean, table = context.distributions(grid, whole, done, nets[context.KINDS[grid.component > 0]])
+            flat = new.reshape(-1)
+            bits += coder.near_cost(whole[new], mean[flat], table[flat])
+            done[key] = context.squash(whole)
+            self.values[key][part][new], self.q[key][part][new], self.held[key][part][new] = (
+                values[new],
+                whole[new],
+                True,
+            )
+        return bits
+
+    def window(self, box: Box) -> Pyramid:
+        """The grids of a window."""
+        top, left, bottom, right = box
+        return replace(self.pyramid, height=bottom - top, width=right - left)
 
 
 @dataclass(frozen=True)
@@ -165,7 +180,8 @@ def fit_large(
     sample = _sample(image, places, seed, iterations, device, price, bits)
     header = replace(sample.fitted.header, height=height, width=width)
     model, field = Model.of(header), _Field(header.pyramid)
-    weights = to_floats(model.siren, model.parameters(sample.fitted.alpha, header.tensors))
+    theta = model.parameters(sample.fitted.alpha, header.tensors)
+    weights, nets = to_floats(model.siren, theta), context.networks(theta, FRACTION, header.rate)
     steps = round(HARD * iterations * (1.0, 1.5, 2.0)[min(header.luma_from, 2)])
     wanted, expected = bits - _network_bits(sample.fitted), [sample.growth * start for start in sample.starts]
     spent = at_first = met = 0.0  # bits, those the first price would have made, and those expected
@@ -175,9 +191,7 @@ def fit_large(
             change = min(max(max(wanted - spent, 1.0) / left, 0.7), 1.4)
         now = sample.price * change ** (1 / _SLOPE)
         generator = torch.Generator(device).manual_seed(seed + i)
-        found, ratio = _fit_window(image, place, field, header, weights, now, steps, generator)
-        field.commit(place, found)
-        here = expected[i] * ratio / sample.growth
+        here = field.commit(place, _fit_window(image, place, field, header, weights, now, steps, generator), nets)
         spent, at_first, met = spent + here, at_first + here / change, met + expected[i]
         if progress:
             progress((i + 1) / len(places))
@@ -244,11 +258,11 @@ def _fit_window(
     price: float,
     steps: int,
     generator: torch.Generator,
-) -> tuple[dict[tuple[int, int], np.ndarray], float]:
-    """The coefficients of a window, about whole, and its bits relative to those of its start."""
+) -> dict[tuple[int, int], np.ndarray]:
+    """The coefficients of a window, about whole; those that are known already stay."""
     (top, left, bottom, right), device = place.box, generator.device
     pixels = _planes(image[top:bottom, left:right], device)
-    pyramid = Pyramid(bottom - top, right - left, header.luma_from, header.chroma_from)
+    pyramid = field.window(place.box)
 
     def packed(grids: Mapping[tuple[int, int], np.ndarray]) -> Tensor:
         parts = [grids[grid.key][field.part(grid.key, place.box)].ravel() for grid in pyramid.grids]
@@ -262,12 +276,13 @@ def _fit_window(
         seen = window(header.pyramid, field.q, network, step, place.box)
         canvas.beyond = torch.from_numpy(np.array(seen)).to(device) - canvas.field(canvas.split(known), weights, step)
         y = torch.where(free, start(canvas, weights, header), known)
-        begun = canvas.spent(y.round(), weights, r).item()
     adam = GridAdam(y.requires_grad_())
     for i in range(steps):
         q = torch.where(free, soften(y, i / steps, generator), known)
         loss = canvas.error(canvas.split(q), weights, step, r)
-        loss = loss + price / (pixels[0].numel()) * canvas.spent(q, weights, r)
+        loss = loss + price / (pixels[0].numel()) * canvas.bits(
+            canvas.split(q), canvas.split(fused.squash(q)), weights, r
+        )
         if not math.isfinite(loss.item()):
             raise PrancImgError("the fit diverged")
         loss.backward()  # type: ignore[no-untyped-call]
@@ -275,6 +290,4 @@ def _fit_window(
     with torch.no_grad():
         whole = _round(y, 0.0)
         y = whole + (y - whole).clamp(-0.499, 0.499)
-        ended = canvas.spent(whole, weights, r).item()
-    found = {key: part.cpu().numpy() for key, part in canvas.split(y).items()}
-    return found, ended / max(begun, 1e-9)
+    return {key: part.cpu().numpy() for key, part in canvas.split(y).items()}
