@@ -188,7 +188,7 @@ def fit_large(
     for i, place in enumerate(places):
         left, change = sum(expected[i:]) * (at_first / met if met else 1.0), 1.0
         if not math.isinf(bits):
-            change = min(max(max(wanted - spent, 1.0) / left, 0.7), 1.4)
+            change = min(max(max(wanted - spent, 1.0) / left, 0.5), 2.0)
         now = sample.price * change ** (1 / _SLOPE)
         generator = torch.Generator(device).manual_seed(seed + i)
         here = field.commit(place, _fit_window(image, place, field, header, weights, now, steps, generator), nets)
