@@ -55,7 +55,8 @@ def process(command: list[str], times: int = 3) -> Row:
         began = time.perf_counter()
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         _, status, used = os.wait4(child.pid, 0)
-        if child.returncode or status:
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if status:
             raise SystemExit(f"failed: {' '.join(command)}")
         wall = time.perf_counter() - began
         rows.append({"seconds": used.ru_utime + used.ru_stime, "wall": wall, "mebibytes": used.ru_maxrss / 1024})
