@@ -34,9 +34,9 @@ from prancimg.fit_field import (
     Setup,
     _planes,
     _price_for,
-    _round,
     _Start,
     adapted_to,
+    cheapest,
     finest_levels,
     fit_field,
     pace,
@@ -111,9 +111,9 @@ class _Field:
     def __init__(self, pyramid: Pyramid) -> None:
         self.pyramid = pyramid
         sizes = {grid.key: (grid.height, grid.width) for grid in pyramid.grids}
-        self.values = {key: np.zeros(size, np.float32) for key, size in sizes.items()}
-        """As :attr:`Fitted.field` has them."""
         self.q = {key: np.zeros(size, np.int32) for key, size in sizes.items()}
+        self.ranks = {key: np.full(size, np.inf, np.float32) for key, size in sizes.items()}
+        """When each is to be given up, from 0 to 1 in its window; infinite: never."""
         self.held = {key: np.zeros(size, bool) for key, size in sizes.items()}
 
     def part(self, key: tuple[int, int], box: Box) -> tuple[slice, slice]:
@@ -122,14 +122,18 @@ class _Field:
         return slice(top, bottom), slice(left, right)
 
     def commit(
-        self, place: Window, found: Mapping[tuple[int, int], np.ndarray], nets: Mapping[str, context.Network]
+        self,
+        place: Window,
+        found: Mapping[tuple[int, int], np.ndarray],
+        ranks: Mapping[tuple[int, int], np.ndarray],
+        nets: Mapping[str, context.Network],
     ) -> float:
         """Decide what a window found in its core and the next row and column of every level; the bits that takes."""
         pyramid, bits = self.window(place.box), 0.0
         done: dict[tuple[int, int], np.ndarray] = {}
         for grid in pyramid.grids:
-            key, part, values = grid.key, self.part(grid.key, place.box), found[grid.key]
-            whole = np.rint(values).astype(np.int32)
+            key, part = grid.key, self.part(grid.key, place.box)
+            whole = found[key].astype(np.int32)
             new = ~self.held[key][part]
             for axis, end in enumerate(place.core):
                 beyond = -(-end >> grid.level) + 1 - part[axis].start
@@ -138,11 +142,8 @@ class _Field:
             flat = new.reshape(-1)
             bits += coder.near_cost(whole[new], mean[flat], table[flat])
             done[key] = context.squash(whole)
-            self.values[key][part][new], self.q[key][part][new], self.held[key][part][new] = (
-                values[new],
-                whole[new],
-                True,
-            )
+            self.q[key][part][new], self.ranks[key][part][new] = whole[new], ranks[key][new]
+            self.held[key][part][new] = True
         return bits
 
     def window(self, box: Box) -> Pyramid:
@@ -191,12 +192,16 @@ def fit_large(
             change = min(max(max(wanted - spent, 1.0) / left, 0.5), 2.0)
         now = sample.price * change ** (1 / _SLOPE)
         generator = torch.Generator(device).manual_seed(seed + i)
-        here = field.commit(place, _fit_window(image, place, field, header, weights, now, steps, generator), nets)
+        found, ranks = _fit_window(image, place, field, header, weights, now, steps, generator, not math.isinf(bits))
+        here = field.commit(place, found, ranks, nets)
         spent, at_first, met = spent + here, at_first + here / change, met + expected[i]
         if progress:
             progress((i + 1) / len(places))
-    packed = np.concatenate([field.values[grid.key].ravel() for grid in header.pyramid.grids])
-    return Fitted(header, sample.fitted.alpha, packed, sample.fitted.finest)
+    q, ranks_of_all = (
+        np.concatenate([grids[grid.key].ravel() for grid in header.pyramid.grids]) for grids in (field.q, field.ranks)
+    )
+    order = ranks_of_all.argsort(kind="stable")[: np.count_nonzero(np.isfinite(ranks_of_all))]
+    return Fitted(header, sample.fitted.alpha, q.astype(np.float32), order, sample.fitted.finest)
 
 
 def _sample(
@@ -258,8 +263,9 @@ def _fit_window(
     price: float,
     steps: int,
     generator: torch.Generator,
-) -> dict[tuple[int, int], np.ndarray]:
-    """The coefficients of a window, about whole; those that are known already stay."""
+    trimmed: bool,
+) -> tuple[dict[tuple[int, int], np.ndarray], dict[tuple[int, int], np.ndarray]]:
+    """The coefficients of a window, of which those that are known stay, and if it may be ``trimmed`` their ranks."""
     (top, left, bottom, right), device = place.box, generator.device
     pixels = _planes(image[top:bottom, left:right], device)
     pyramid = field.window(place.box)
@@ -276,18 +282,19 @@ def _fit_window(
         seen = window(header.pyramid, field.q, network, step, place.box)
         canvas.beyond = torch.from_numpy(np.array(seen)).to(device) - canvas.field(canvas.split(known), weights, step)
         y = torch.where(free, start(canvas, weights, header), known)
-    adam = GridAdam(y.requires_grad_())
+    adam, dues, each = GridAdam(y.requires_grad_()), pixels.new_tensor(Setup().dues), price / pixels[0].numel()
     for i in range(steps):
         q = torch.where(free, soften(y, i / steps, generator), known)
         loss = canvas.error(canvas.split(q), weights, step, r)
-        loss = loss + price / (pixels[0].numel()) * canvas.bits(
-            canvas.split(q), canvas.split(fused.squash(q)), weights, r
-        )
+        loss = loss + each * (canvas.bits(canvas.split(q), canvas.split(fused.squash(q)), weights, r) @ dues)
         if not math.isfinite(loss.item()):
             raise PrancImgError("the fit diverged")
         loss.backward()  # type: ignore[no-untyped-call]
         adam.move(pace(i / steps) * min(1.0, (i + 1) / 2))
-    with torch.no_grad():
-        whole = _round(y, 0.0)
-        y = whole + (y - whole).clamp(-0.499, 0.499)
-    return {key: part.cpu().numpy() for key, part in canvas.split(y).items()}
+    whole = y.detach().round().clamp(1 - coder.MAGNITUDE, coder.MAGNITUDE - 1)
+    ranks = torch.full_like(whole, math.inf)
+    if trimmed:
+        order = cheapest(canvas, whole, weights, step, r, dues, each, 4)
+        ranks[torch.from_numpy(order).to(device)] = torch.linspace(0, 1, len(order), device=device)
+    found, when = ({key: part.cpu().numpy() for key, part in canvas.split(some).items()} for some in (whole, ranks))
+    return found, when

@@ -82,7 +82,7 @@ def step(picture: np.ndarray) -> list[Row]:
     def whole() -> None:
         q = soften(y, 0.5, generator)
         loss = canvas.error(canvas.split(q), weights, quantiser, r)
-        loss = loss + 1e-9 * canvas.bits(canvas.split(q), canvas.split(fused.squash(q)), weights, r)
+        loss = loss + 1e-9 * canvas.bits(canvas.split(q), canvas.split(fused.squash(q)), weights, r).sum()
         loss.backward()
         y.grad = None
 
