@@ -79,19 +79,18 @@ def step(picture: np.ndarray) -> list[Row]:
         y = start(canvas, weights, header).requires_grad_()
     generator, quantiser, r = torch.Generator().manual_seed(0), step_value(header.step), relative_rate(header.rate)
 
+    def bits(q: Any) -> Any:
+        return canvas.bits(canvas.split(q), canvas.split(fused.squash(q)), weights, r).sum()
+
     def whole() -> None:
         q = soften(y, 0.5, generator)
-        loss = canvas.error(canvas.split(q), weights, quantiser, r)
-        loss = loss + 1e-9 * canvas.bits(canvas.split(q), canvas.split(fused.squash(q)), weights, r).sum()
-        loss.backward()
+        (canvas.error(canvas.split(q), weights, quantiser, r) + 1e-9 * bits(q)).backward()
         y.grad = None
 
     parts = {
         "soft rounding": lambda: soften(y, 0.5, generator),
         "picture error, forward and back": lambda: canvas.error(canvas.split(y), weights, quantiser, r).backward(),
-        "bits, forward and back": lambda: canvas.bits(
-            canvas.split(y), canvas.split(fused.squash(y)), weights, r
-        ).backward(),
+        "bits, forward and back": lambda: bits(y).backward(),
     }
     rows = [{"what": "step, compiled", "seconds": least(whole)}]
     rows += [{"what": f"  {name}", "seconds": least(run)} for name, run in parts.items()]
