@@ -6,6 +6,7 @@ can ever change how a file decodes. docs/format.md specifies all of it; the rang
 
 from __future__ import annotations
 
+import contextlib
 from functools import lru_cache
 
 import constriction
@@ -30,6 +31,11 @@ MAGNITUDE = 1 << 20
 NO_LOW_BITS = 27
 """The greatest scale index without low bits."""
 
+_NEAR = CENTRE - 16
+"""The symbols up to this one share one in tables a quarter as wide, for values near their means; likewise above."""
+_FAR = 8
+"""How many times to do without these tables where a value was farther out."""
+_WIDEST = 28
 _ESCAPE_BITS = 11
 # round(2**30 * exp(-1 / (8 * b))) for the 40 deviations b: the decay of a distribution over an eighth of a symbol.
 _DECAY = (
@@ -66,6 +72,15 @@ def weights() -> np.ndarray:
     Its ``Categorical`` turns weights w that sum to 2**24 - 128 into the frequencies w + 1, exactly.
     """
     rows: np.ndarray = frequencies().reshape(-1, WIDTH) - 1.0
+    return rows
+
+
+@lru_cache(maxsize=1)
+def _near_weights() -> np.ndarray:
+    """:func:`weights` with the symbols up to ``_NEAR`` as one, and those from the opposite of it on."""
+    counts, last = frequencies().reshape(-1, WIDTH), WIDTH - _NEAR
+    below, above = counts[:, : _NEAR + 1].sum(1), counts[:, last - 1 :].sum(1)
+    rows: np.ndarray = np.column_stack([below, counts[:, _NEAR + 1 : last - 1], above]) - 1.0
     return rows
 
 
@@ -143,14 +158,14 @@ def _bits(symbols: np.ndarray, frequency: np.ndarray) -> float:
 
 def _escaped(symbols: np.ndarray) -> np.ndarray:
     """Where a symbol says that its value follows."""
-    escaped: np.ndarray = (symbols == 0) | (symbols == WIDTH - 1)
+    escaped: np.ndarray = (symbols + 1 & WIDTH - 2) == 0
     return escaped
 
 
 def _near(mean: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Means in eighths and tables to rounded means and rows of :func:`weights`."""
-    whole = mean + MEANS // 2 >> 3
-    return whole, MEANS * table + (mean - MEANS * whole + MEANS // 2)
+    shifted = mean + MEANS // 2
+    return shifted >> 3, MEANS * table + (shifted & MEANS - 1)
 
 
 def best_scale(values: np.ndarray) -> int:
@@ -197,8 +212,11 @@ class Encoder:
             raise PrancImgError("a coefficient is too large for the format")
         whole, row = _near(mean, table)
         symbols = np.clip(values - whole + CENTRE, 0, WIDTH - 1).astype(np.int32)
-        self._range.encode(symbols, _FAMILY, weights()[row])
-        self._put_escapes(values, symbols)
+        if symbols.min() > _NEAR and symbols.max() < WIDTH - 1 - _NEAR:
+            self._range.encode(symbols - np.int32(_NEAR), _FAMILY, _near_weights().take(row, 0))
+        else:
+            self._range.encode(symbols, _FAMILY, weights().take(row, 0))
+            self._put_escapes(values, symbols)
 
     def _put_escapes(self, values: np.ndarray, symbols: np.ndarray) -> None:
         escaped = values[_escaped(symbols)] + (1 << 2 * _ESCAPE_BITS - 1)
@@ -219,6 +237,7 @@ class Decoder:
         if len(data) % 4:
             raise PrancImgError("the coefficients are not a whole number of 32-bit words")
         self._range = constriction.stream.queue.RangeDecoder(np.frombuffer(data, "<u4").astype(np.uint32))
+        self._far = 0
 
     def take(self, count: int, scale: int) -> np.ndarray:
         """The next ``count`` integers, int64."""
@@ -244,10 +263,26 @@ class Decoder:
     def take_near(self, mean: np.ndarray, table: np.ndarray) -> np.ndarray:
         """The next integers, int64, one for each distribution."""
         whole, row = _near(mean, table)
-        symbols = self._decode(_FAMILY, weights()[row])
-        values: np.ndarray = symbols + whole - CENTRE
-        self._take_escapes(values, symbols)
+        values = self._take_nearer(whole, row)
+        if values is None:
+            symbols = self._decode(_FAMILY, weights().take(row, 0))
+            values = symbols + (whole - CENTRE)
+            self._take_escapes(values, symbols)
         return values
+
+    def _take_nearer(self, whole: np.ndarray, row: np.ndarray) -> np.ndarray | None:
+        """:meth:`take_near` by tables of a quarter of the width, in a third of the time; None if they do not do."""
+        if self._far:
+            self._far -= 1
+            return None
+        before = self._range.clone()
+        with contextlib.suppress(PrancImgError):  # behind a symbol farther out, anything can follow
+            symbols = self._decode(_FAMILY, _near_weights().take(row, 0))
+            if (symbols + 1 & WIDTH // 4 - 2).all():  # all but the first and the last
+                values: np.ndarray = symbols + (whole - (CENTRE - _NEAR))
+                return values
+        self._range, self._far = before, _FAR
+        return None
 
     def _take_escapes(self, values: np.ndarray, symbols: np.ndarray) -> None:
         escaped = _escaped(symbols)
@@ -277,6 +312,9 @@ class BrokenOffDecoder(Decoder):
         data = data[: len(data) // 4 * 4]
         super().__init__(data)  # missing words count as 0
         self._greatest = Decoder(data + b"\xff" * 16)
+
+    def _take_nearer(self, whole: np.ndarray, row: np.ndarray) -> None:
+        """Two decoders cannot go back."""
 
     def _decode(self, model: object, argument: object) -> np.ndarray:
         try:

@@ -36,6 +36,8 @@ SQUASH_LIMIT = 256
 
 _CHUNK = 1 << 12
 """Positions that go through a network at a time, so that they stay in cache."""
+_MANY = 1 << 22
+"""Positions whose cost is summed at a time, so that memory has a bound."""
 _BLOCK = 1 << 15
 """Positions a decoder gathers the features of at a time."""
 _WEIGHT_BITS, _SQUASH_BITS, _HIDDEN_BITS = 12, 6, 8
@@ -60,7 +62,7 @@ SQUASH = _squash_table()
 
 def squash(q: np.ndarray) -> np.ndarray:
     """Compress integers to features, int16: odd, piecewise linear, like 64 asinh, flat beyond ±256."""
-    features: np.ndarray = SQUASH[np.minimum(np.maximum(q, -SQUASH_LIMIT) + SQUASH_LIMIT, 2 * SQUASH_LIMIT)]
+    features: np.ndarray = SQUASH.take(q + SQUASH_LIMIT, mode="clip")
     return features
 
 
@@ -90,43 +92,52 @@ class Network:
             cut: np.ndarray = np.clip(theta[f"{kind}.{name}"] >> fraction - _WEIGHT_BITS, -_WEIGHT_MAX, _WEIGHT_MAX)
             return cut.astype(np.float64).reshape(shapes()[f"{kind}.{name}"])
 
-        self.a, self.b, self.c = tensor("a"), tensor("b"), tensor("c")
-        self.b0, c0 = tensor("b0")[:, None] * 2.0**_HIDDEN_BITS, tensor("c0")[:, None] * 2.0**_HIDDEN_BITS
-        self.first = tensor("bias") * 2.0**_SQUASH_BITS + tensor("slope") * float(rate - NEUTRAL_RATE)
-        unit = 2.0 ** -(_WEIGHT_BITS + _HIDDEN_BITS)
-        # Outputs: the mean in eighths and the table, both rounded.
-        self.unit = np.array([[MEANS * unit], [4 * unit]])
-        self.zero = c0 * self.unit + np.array([[0.5], [0.5 + _SCALE_ZERO]])
+        # Few and cheap array operations are what counts, most waves being short. Every unit is a power of two, so
+        # scaling a weight is exact; a row of ones carries the biases along; and activations are held doubled, because
+        # x + |x| is twice as fast as a maximum.
+        unit = 2.0 ** (_HIDDEN_BITS - _WEIGHT_BITS - _SQUASH_BITS)
+        bias = tensor("bias") * 2.0**_SQUASH_BITS + tensor("slope") * float(rate - NEUTRAL_RATE)
+        self._a, self._bias, one = tensor("a") * unit, bias * unit, np.eye(1, HIDDEN + 1, HIDDEN)
+        b = np.column_stack([tensor("b"), tensor("b0") * 2.0**_HIDDEN_BITS]) * 2.0 ** (-_WEIGHT_BITS - 1)
+        self._b = np.concatenate([b, 0 * one])
+        # Outputs: the mean in eighths and the table, both rounded, and the mean shifted to where nothing is negative.
+        c = np.column_stack([tensor("c"), tensor("c0") * 2.0**_HIDDEN_BITS]) * 2.0 ** -(_WEIGHT_BITS + _HIDDEN_BITS)
+        self._c = (c * [[MEANS], [4]] + [[0.5 + _MEAN_MAX], [0.5 + _SCALE_ZERO]] * one) / 2
+        # Weights of ordinary size cannot reach the bound, and then there is nothing to cut.
+        most = (np.abs(self._a).sum(1) * SQUASH[-1] + np.abs(self._bias).max((0, 1))).max()
+        self._cut_first = bool(most > _HIDDEN_MAX)
+        self._cut_second = bool((np.abs(b).sum(1) * 2 * min(most, _HIDDEN_MAX)).max() > _HIDDEN_MAX)
 
-    def bias(self, grid: Grid) -> np.ndarray:
-        """The first layer's bias for a grid, (16, 1), in units of 2**-18."""
-        bias: np.ndarray = self.first[max(grid.component - 1, 0), grid.level]
-        return bias[:, None]
+    def first_layer(self, grid: Grid) -> np.ndarray:
+        """What makes the first layer's sums (25, n) of a grid's features and a row of ones: (25, features + 1)."""
+        bias, one = (
+            self._bias[max(grid.component - 1, 0), grid.level],
+            np.eye(1, self._a.shape[1] + 1, self._a.shape[1]),
+        )
+        return np.concatenate([np.column_stack([self._a, bias]), one])
 
     def __call__(self, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """First-layer sums (16, n) to means in eighths and tables, each (n,) int64."""
-        h = first * 2.0 ** (_HIDDEN_BITS - _WEIGHT_BITS - _SQUASH_BITS)
-        _floor_between(h, 0, _HIDDEN_MAX)
-        r = self.b @ h
-        r += self.b0
-        r *= 2.0**-_WEIGHT_BITS
-        _floor_between(r, 0, _HIDDEN_MAX)
-        h += r
-        out = self.c @ h
-        out *= self.unit
-        out += self.zero
-        _floor_between(out, _OUT_LOW, _OUT_HIGH)
-        mean, table = out.astype(np.int64)
+        """First-layer sums (25, n), which are lost, to means in eighths and tables, each (n,) int64."""
+        h = _twice_positive(first, self._cut_first)
+        h += _twice_positive(self._b @ h, self._cut_second)
+        out = self._c @ h
+        np.maximum(out, 0.0, out=out)
+        np.minimum(out, _OUT_MAX, out=out)
+        mean, table = out.astype(np.int64)  # the whole part
+        mean -= _MEAN_MAX
         return mean, table
 
 
-_OUT_LOW, _OUT_HIGH = np.array([[-_MEAN_MAX], [0]]), np.array([[_MEAN_MAX], [TABLES - 1]])
+_OUT_MAX = np.array([[2 * _MEAN_MAX], [TABLES - 1]])
 
 
-def _floor_between(x: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> None:
+def _twice_positive(x: np.ndarray, cut: bool) -> np.ndarray:
+    """In place, twice the whole part of x where it is positive, else 0."""
     np.floor(x, out=x)
-    np.maximum(x, low, out=x)  # twice as fast as clip on small arrays
-    np.minimum(x, high, out=x)
+    x += np.abs(x)
+    if cut:
+        np.minimum(x, 2 * _HIDDEN_MAX, out=x)
+    return x
 
 
 def networks(theta: Mapping[str, np.ndarray], fraction: int, rate: int) -> dict[str, Network]:
@@ -186,23 +197,18 @@ class _Features:
         """The causal neighbours in a grid."""
         return _Features([np.pad(squash(q), _EDGE)], [(0, dy, dx) for dy, dx in CAUSAL])
 
-    def everywhere(self, grid: Grid) -> np.ndarray:
-        """The features of all positions: (features, h, w) float64."""
-        out = np.zeros((len(self.taps), grid.height, grid.width))
+    def rows(self, grid: Grid, top: int, out: np.ndarray) -> None:
+        """The features of some rows from ``top`` on, to ``out`` (features, rows, w)."""
         for row, (plane, dy, dx) in zip(out, self.taps, strict=True):
-            if plane >= 0:
-                y, x = _EDGE + dy, _EDGE + dx
-                row[:] = self.planes[plane][y : y + grid.height, x : x + grid.width]
-        return out
+            y, x = top + _EDGE + dy, _EDGE + dx
+            row[:] = self.planes[plane][y : y + len(row), x : x + grid.width] if plane >= 0 else 0
 
-    def at(self, grid: Grid, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """The features of some positions: (features, n) float64."""
-        out, pitch = np.zeros((len(self.taps), len(y))), grid.width + 2 * _EDGE
+    def at(self, grid: Grid, y: np.ndarray, x: np.ndarray, out: np.ndarray) -> None:
+        """The features of some positions, to ``out`` (features, n)."""
+        pitch = grid.width + 2 * _EDGE
         place = (y + _EDGE) * pitch + x + _EDGE
         for row, (plane, dy, dx) in zip(out, self.taps, strict=True):
-            if plane >= 0:
-                row[:] = self.planes[plane].reshape(-1)[place + (dy * pitch + dx)]
-        return out
+            row[:] = self.planes[plane].reshape(-1)[place + (dy * pitch + dx)] if plane >= 0 else 0
 
 
 @dataclass(frozen=True)
@@ -246,14 +252,17 @@ class Waves:
 def distributions(
     grid: Grid, q: np.ndarray, done: Mapping[tuple[int, int], np.ndarray], network: Network
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The encoder's side, all positions of a grid at once: means in eighths and tables, (h * w,) in raster order."""
-    parts = [_Features.causal(q).everywhere(grid), _Features.known(grid, done).everywhere(grid)]
-    features = np.concatenate(parts).reshape(-1, grid.count)
-    mean, table = np.empty(grid.count, np.int64), np.empty(grid.count, np.int64)
-    for start in range(0, grid.count, _CHUNK):
-        here = slice(start, start + _CHUNK)
-        mean[here], table[here] = network(network.a @ features[:, here] + network.bias(grid))
-    return mean, table
+    """The encoder's side, all positions of a grid: means in eighths and tables, (h * w,) int16 in raster order."""
+    layer, causal, known = network.first_layer(grid), _Features.causal(q), _Features.known(grid, done)
+    mean, table = np.empty((2, grid.height, grid.width), np.int16)
+    rows = max(1, _CHUNK // grid.width)
+    for top in range(0, grid.height, rows):
+        inputs = np.ones((layer.shape[1], min(rows, grid.height - top), grid.width))
+        causal.rows(grid, top, inputs[: len(CAUSAL)])
+        known.rows(grid, top, inputs[len(CAUSAL) : -1])
+        found = network(layer @ inputs.reshape(len(inputs), -1))
+        mean[top : top + rows], table[top : top + rows] = (part.reshape(inputs.shape[1:]) for part in found)
+    return mean.reshape(-1), table.reshape(-1)
 
 
 def cost(pyramid: Pyramid, q: Coefficients, nets: Mapping[str, Network]) -> float:
@@ -262,7 +271,10 @@ def cost(pyramid: Pyramid, q: Coefficients, nets: Mapping[str, Network]) -> floa
     bits = 0.0
     for grid in pyramid.grids:
         mean, table = distributions(grid, q[grid.key], done, nets[KINDS[grid.component > 0]])
-        bits += near_cost(q[grid.key].reshape(-1), mean, table)
+        values = q[grid.key].reshape(-1)
+        for start in range(0, grid.count, _MANY):
+            here = slice(start, start + _MANY)
+            bits += near_cost(values[here], mean[here], table[here])
         done[grid.key] = squash(q[grid.key])
     return bits
 
@@ -315,31 +327,31 @@ def _decode_grid(
 ) -> None:
     """Fill one grid ``out``. Beyond it and the planes of its features, memory is that of a block of positions."""
     features, waves = _Features.known(grid, done), Waves(grid.height, grid.width)
-    of_known = network.a[:, len(CAUSAL) :]
-    of_causal = np.ascontiguousarray(network.a[:, : len(CAUSAL)])
+    layer, causal = network.first_layer(grid), len(CAUSAL)
     # The last waves, squashed: wave t in row t % 8, y in column y + 2. All causal neighbours are at most 5 waves old.
     recent = np.zeros((8, grid.height + _EDGE))
-    flat, pitch = recent.reshape(-1), grid.height + _EDGE
-    taps = np.array([[[(t + dx + 2 * dy & 7) * pitch + dy + _EDGE] for dy, dx in CAUSAL] for t in range(8)])
-    column, bounds = np.arange(grid.height), [(0, 0)] * 8
+    flat, pitch, column = recent.reshape(-1), grid.height + _EDGE, np.arange(grid.height)
+    taps = [[[(t + dx + 2 * dy & 7) * pitch + dy + _EDGE] for dy, dx in CAUSAL] + column for t in range(8)]
+    bounds = [(0, 0)] * 8
     for block in waves.blocks(_BLOCK):
         y, x = waves.positions(block)
-        first = of_known @ features.at(grid, y, x)
-        first += network.bias(grid)
+        inputs = np.ones((layer.shape[1], len(y)))
+        features.at(grid, y, x, inputs[causal:-1])
         values, start = np.empty(len(y), np.int32), 0
         firsts, counts = (each[block.start : block.stop].tolist() for each in (waves.first, waves.counts))
         try:
             for t, top, count in zip(block, firsts, counts, strict=True):
                 if not count:
                     continue
-                slot = t & 7
-                sums = of_causal @ flat.take(taps[slot] + column[top : top + count])
-                sums += first[:, start : start + count]
-                now = decoder.take_near(*network(sums))
-                values[start : start + count] = now
-                recent[slot, slice(*bounds[slot])] = 0
-                bounds[slot] = top + _EDGE, top + _EDGE + count
-                recent[slot, slice(*bounds[slot])] = squash(now)
-                start += count
+                slot, end, here = t & 7, start + count, inputs[:, start : start + count]
+                here[:causal] = flat.take(taps[slot][:, top : top + count])
+                now = decoder.take_near(*network(layer @ here))
+                values[start:end] = now
+                before, after = bounds[slot]
+                wave = recent[slot]
+                wave[before:after] = 0
+                bounds[slot] = before, after = top + _EDGE, top + _EDGE + count
+                wave[before:after] = squash(now)
+                start = end
         finally:
             out[y[:start], x[:start]] = values[:start]

@@ -16,7 +16,7 @@ from prancimg.field import Coefficients, step_value
 from prancimg.prior import load_prior
 from prancimg.siren import FRACTION, Siren, render, render_field
 
-BYTES_A_PIXEL = 70
+BYTES_A_PIXEL = 26
 """What decoding a field takes, the picture included."""
 
 

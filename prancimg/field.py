@@ -140,6 +140,43 @@ def features(
     return field
 
 
+Box = tuple[int, int, int, int]
+"""top, left, bottom, right; the last two are the first outside."""
+
+
+def window(
+    pyramid: Pyramid,
+    q: Mapping[tuple[int, int], np.ndarray],
+    weights: Mapping[str, np.ndarray],
+    step: float,
+    box: Box,
+    finest: int = 0,
+) -> np.ndarray:
+    """A box of :func:`features`, (channels, h, w), from what it takes of every grid: NumPy only.
+
+    With ``finest``, the field at that level without the grids below, and a box of that level.
+    """
+    boxes = {finest: box}
+    for level in range(finest + 1, pyramid.levels):
+        (top, left, bottom, right), (height, width) = boxes[level - 1], pyramid.size(level)
+        lower = max(0, top // 2 - 2), max(0, left // 2 - 2)
+        boxes[level] = (*lower, min(height, (bottom - 1) // 2 + 3), min(width, (right - 1) // 2 + 3))
+    gain = directions(weights) * np.float32(step)
+    field = np.zeros((gain.shape[2], 1, 1), np.float32)
+    above: Box | None = None
+    for level in reversed(range(finest, pyramid.levels)):
+        top, left, bottom, right = boxes[level]
+        if above is not None:
+            field = upsample(field, weights["taps"], 2 * field.shape[1], 2 * field.shape[2])
+            field = field[:, top - 2 * above[0] : bottom - 2 * above[0], left - 2 * above[1] : right - 2 * above[1]]
+        for component in range(COMPONENTS):
+            if (component, level) in q:
+                grid = q[component, level][top:bottom, left:right].astype(np.float32)
+                field = field + gain[level, component][:, None, None] * grid[None]
+        above = boxes[level]
+    return np.broadcast_to(field, (gain.shape[2], box[2] - box[0], box[3] - box[1]))
+
+
 def sharpen(rgb: Array, kernel: Array) -> Array:
     """rgb + a 3 x 3 convolution of it: (3, h, w) and (3, 27) to (3, h, w); edges repeated, input channel slowest."""
     xp = namespace(rgb)

@@ -15,6 +15,7 @@ from prancimg.decoder import Model, decode_array
 from prancimg.errors import PrancImgError
 from prancimg.field import MAX_LEVELS, Coefficients
 from prancimg.fit_field import PRICES, Fitted, Setup, fit_field, seek
+from prancimg.large import LARGE, fit_large
 from prancimg.siren import FRACTION
 
 Progress = Callable[[float], None]
@@ -91,7 +92,7 @@ class FieldSearch:
             if self.progress:
                 self.progress(min(1.0, start + share * part))
 
-        fitted = fit_field(
+        fitted = (fit_large if self.pixels > LARGE else fit_field)(
             self.image,
             seed=self.seed,
             iterations=self.iterations,
@@ -136,5 +137,6 @@ def _file(header: Header, alpha: list[np.ndarray], q: Coefficients) -> bytes:
 
 
 def _psnr(image: np.ndarray, data: bytes) -> float:
-    error = float(np.square(decode_array(data, None).astype(np.float64) - image).mean())
+    decoded = decode_array(data, None)
+    error = sum(float(np.square(row - image[y].astype(np.float64)).sum()) for y, row in enumerate(decoded)) / image.size
     return 10 * math.log10(255**2 / max(error, 1e-10))

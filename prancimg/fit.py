@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from prancimg.basis import column_norm, expand_block_transposed
+from prancimg.basis import column_norm
 from prancimg.bitstream import STEPS, step_size
 from prancimg.decoder import Model
 from prancimg.errors import PrancImgError
-from prancimg.pranc import expand_block
+from prancimg.pranc import expand_block, products
 from prancimg.siren import FRACTION, coordinates
 from prancimg.soap import Soap
 
@@ -105,7 +105,8 @@ def fit_siren(
             # The gradient in weight space, as far as the basis reaches; its direction, pulled back.
             gradients = [offsets(t, g) for t, g in enumerate(torch.split(flat.grad, list(counts)))]
             for t, direction in enumerate(soap.directions(gradients)):
-                back = expand_block_transposed(model.seed, t, model.blocks[t], direction.reshape(-1), counts[t])
+                transposed = products(model.blocks[t], direction).expand_block_transposed
+                back = transposed(model.seed, t, model.blocks[t], direction.reshape(-1), counts[t])
                 a[t] = a[t] - rate / norm[t] * back
             calm = 0.02 * min(1.0, max(0.1, 2 * (1 - done)))
             step_move, spread_move = table_soap.directions(list(table.grad))

@@ -42,7 +42,7 @@ SCOUTS, SHORT = 2, 1.15
 """Short fits of tiles in search of a price, and their bits relative to those of whole fits at the same price."""
 SURPLUS = 1.4
 """The bits of the start, relative to those of the fit, at the same price."""
-STEERED = {0.3: (1.25, 1.2), 0.5: (1.06, 1.6), 0.65: (1.01, 1.6), 0.76: (1.01, 1.2)}
+STEERED = {0.3: (1.45, 0.4), 0.5: (1.14, 0.8), 0.65: (1.04, 1.4), 0.76: (1.01, 1.4)}
 """At these shares of the steps: bits of the grids, rounded, relative to the end's, and how the price follows them."""
 AIM = -0.005
 """The logarithm of the excess of bits to steer for: giving up a few percent can cost a decibel on smooth pictures."""
@@ -267,16 +267,21 @@ class Canvas:
             shown = added if shown is None else shown + added
         return torch.cat(out)
 
+    def field(self, q: Grids, weights: Mapping[str, Tensor], step: float) -> Tensor:
+        """The field that the network reads, (channels, h, w)."""
+        field: Tensor = features(self.pyramid, q, weights, step, fused.lift)
+        return field
+
     def paint(self, q: Grids, weights: Mapping[str, Tensor], step: float, r: float) -> Tensor:
         """The picture (3, h, w); ``r`` is (rate - 128) / 64."""
-        field = features(self.pyramid, q, weights, step, fused.lift)
+        field = self.field(q, weights, step)
         phases = weights["b0"] + weights["slope"] * r
         rgb = fused.sines(field.reshape(len(field), -1), weights["w0"], phases, weights["w1"], weights["b1"])
         return fused.sharpen(rgb.view_as(self.pixels), weights["residual"])
 
     def error(self, q: Grids, weights: Mapping[str, Tensor], step: float, r: float) -> Tensor:
         """Mean squared error of the picture painted."""
-        field, phases = features(self.pyramid, q, weights, step, fused.lift), weights["b0"] + weights["slope"] * r
+        field, phases = self.field(q, weights, step), weights["b0"] + weights["slope"] * r
         net = weights["w0"], phases, weights["w1"], weights["b1"], weights["residual"]
         return fused.picture_error(field, self.pixels, *net)
 

@@ -14,9 +14,9 @@ from prancimg.bitstream import MAX_PIXELS
 from prancimg.decoder import Model
 from prancimg.errors import PrancImgError, enough_memory
 from prancimg.extras import MARGIN, OPAQUE, Alpha, Extras, png_to_plane
-from prancimg.field import MAX_LEVELS, Coefficients, step_value
+from prancimg.field import MAX_LEVELS, Box, Coefficients, step_value
 from prancimg.picture import to_image
-from prancimg.view import Box, Canvas
+from prancimg.view import Canvas
 
 DataLike = bytes | bytearray | memoryview | str | os.PathLike[str]
 Region = tuple[int, int, int, int]

@@ -342,11 +342,12 @@ def _parameters(held: dict[str, bytes], kind: str) -> dict[str, Any]:
 
 
 _QUALITY: dict[str, dict[str, Any]] = {
+    "PNG": {"compress_level": 4},
     "JPEG": {"quality": 95, "subsampling": "4:4:4"},
     "WEBP": {"quality": 95},
     "AVIF": {"quality": 90},
 }
-"""Of lossy formats: so that what is lost was lost in the .prc file."""
+"""Of lossy formats: so that what is lost was lost in the .prc file. Of PNG: half the time for 3 % more bytes."""
 _XMP_TAG, _XMP_KEYWORD = 700, "XML:com.adobe.xmp"
 
 

@@ -44,17 +44,30 @@ from prancimg.compact import (
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 
+def products(block: pb.Block, like: Tensor) -> Any:
+    """The module with the products of a block on the device of ``like``: Triton's on a GPU, where there is Triton."""
+    if like.is_cuda and like.dtype in (torch.float32, torch.float64):
+        try:
+            from prancimg import basis_triton
+        except ImportError:
+            return pb
+        if block.kind in basis_triton.KINDS:
+            return basis_triton
+    return pb
+
+
 class _ExpandBlock(torch.autograd.Function):
     """A block's product whose backward pass makes the block anew instead of keeping it."""
 
     @staticmethod
     def forward(ctx: Any, seed: int, index: int, block: pb.Block, a: Tensor) -> Tensor:
         ctx.seed, ctx.index, ctx.block, ctx.k = seed, index, block, len(a)
-        return pb.expand_block(seed, index, block, a)  # type: ignore[no-any-return]
+        return products(block, a).expand_block(seed, index, block, a)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None, Tensor]:
-        return None, None, None, pb.expand_block_transposed(ctx.seed, ctx.index, ctx.block, gradients[0], ctx.k)
+        g, back = gradients[0], products(ctx.block, gradients[0]).expand_block_transposed
+        return None, None, None, back(ctx.seed, ctx.index, ctx.block, g, ctx.k)
 
 
 class _ExpandHadamard(torch.autograd.Function):

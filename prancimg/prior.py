@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib.resources import files
 
 import numpy as np
 
@@ -25,6 +23,9 @@ def load_prior(number: int) -> tuple[Siren, dict[str, np.ndarray]]:
     """The network a prior belongs to, and its θ0: flat int64 tensors in units of 2**-20."""
     if number not in _DIGESTS:
         raise PrancImgError(f"the file needs prior {number}, which this version does not have")
+    import hashlib
+    from importlib.resources import files  # telling what a file holds should not wait for these
+
     data = (files("prancimg") / "data" / f"siren-{number}.bin").read_bytes()
     if hashlib.sha256(data).hexdigest() != _DIGESTS[number]:
         raise PrancImgError(f"the installed prior {number} is damaged: reinstall prancimg")

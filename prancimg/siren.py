@@ -16,7 +16,7 @@ import numpy as np
 
 from prancimg import context
 from prancimg.arrays import Array, namespace
-from prancimg.field import COMPONENTS, MAX_LEVELS, Coefficients, Pyramid, features, sharpen
+from prancimg.field import COMPONENTS, MAX_LEVELS, Coefficients, Pyramid, sharpen, window
 from prancimg.philox import philox4x32
 
 FRACTION = 20
@@ -129,15 +129,15 @@ def paint(siren: Siren, weights: Mapping[str, Array], field: Array, rate: int) -
 def render_field(
     siren: Siren, theta: Mapping[str, np.ndarray], pyramid: Pyramid, q: Coefficients, step: float, rate: int
 ) -> np.ndarray:
-    """The picture (height, width, 3) uint8 that integer parameters paint from a field."""
+    """The picture (height, width, 3) uint8 that integer parameters paint from a field. Memory beyond it is one tile."""
     weights = to_floats(siren, theta)
     picture = np.empty((pyramid.height, pyramid.width, 3), np.uint8)
     with np.errstate(all="ignore"):
-        field = features(pyramid, q, weights, step)
         for rows, columns in tiles(pyramid.height, pyramid.width):
             # The 3 x 3 filter at the end needs a row and a column more on either side.
             top, left = max(0, rows.start - 1), max(0, columns.start - 1)
-            rgb = paint(siren, weights, field[:, top : rows.stop + 1, left : columns.stop + 1], rate)
+            box = top, left, min(rows.stop + 1, pyramid.height), min(columns.stop + 1, pyramid.width)
+            rgb = paint(siren, weights, window(pyramid, q, weights, step, box), rate)
             inner = rgb[:, rows.start - top :, columns.start - left :]
             part = picture[rows, columns]
             part[:] = to_samples(inner[:, : part.shape[0], : part.shape[1]]).transpose(1, 2, 0)

@@ -16,11 +16,8 @@ from functools import cached_property
 import numpy as np
 
 from prancimg.context import NEUTRAL_RATE
-from prancimg.field import COMPONENTS, Coefficients, Pyramid, directions, sharpen, upsample
+from prancimg.field import Box, Coefficients, Pyramid, sharpen, window
 from prancimg.siren import Siren, render, render_field, to_floats
-
-Box = tuple[int, int, int, int]
-"""top, left, bottom, right; the last two are the first outside."""
 
 _RADIUS = 3
 """Of the interpolation kernel (Lanczos), in pixels."""
@@ -96,35 +93,13 @@ class Canvas:
         height, width = self.pyramid.size(self.finest)
         top, left, bottom, right = box
         wide = (max(0, top - 1), max(0, left - 1), min(height, bottom + 1), min(width, right + 1))
-        field = self._field(wide)
+        field = window(self.pyramid, self.q, self.weights, self.step, wide, self.finest)
         rgb, kernel = self._paint(field), self.weights["residual"]
         if self.finest:  # of a coarse level's points, a pixel's neighbours all but share the colour
             kernel = np.where(np.arange(27) % 9 == 4, kernel.reshape(3, 3, 9).sum(2).repeat(9, 1), 0)
         added = sharpen(rgb, kernel.astype(np.float32)) - rgb
         inner = slice(None), slice(top - wide[0], bottom - wide[0]), slice(left - wide[1], right - wide[1])
         return field[inner], rgb[inner], added[inner]
-
-    def _field(self, box: Box) -> np.ndarray:
-        """A box of F at the finest level, (channels, h, w): of every coarser grid, only what it takes."""
-        boxes = {self.finest: box}
-        for level in range(self.finest + 1, self.pyramid.levels):
-            (top, left, bottom, right), (height, width) = boxes[level - 1], self.pyramid.size(level)
-            lower = max(0, top // 2 - 2), max(0, left // 2 - 2)
-            boxes[level] = (*lower, min(height, (bottom - 1) // 2 + 3), min(width, (right - 1) // 2 + 3))
-        gain = directions(self.weights) * np.float32(self.step)
-        field = np.zeros((self.siren.channels, 1, 1), np.float32)
-        above: Box | None = None
-        for level in reversed(range(self.finest, self.pyramid.levels)):
-            top, left, bottom, right = boxes[level]
-            if above is not None:
-                field = upsample(field, self.weights["taps"], 2 * field.shape[1], 2 * field.shape[2])
-                field = field[:, top - 2 * above[0] : bottom - 2 * above[0], left - 2 * above[1] : right - 2 * above[1]]
-            for component in range(COMPONENTS):
-                if (component, level) in self.q:
-                    grid = self.q[component, level][top:bottom, left:right].astype(np.float32)
-                    field = field + gain[level, component][:, None, None] * grid[None]
-            above = boxes[level]
-        return np.broadcast_to(field, (self.siren.channels, box[2] - box[0], box[3] - box[1]))
 
     def _paint(self, field: np.ndarray) -> np.ndarray:
         """The field (channels, h, w) at some points to o (3, h, w)."""

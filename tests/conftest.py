@@ -1,10 +1,14 @@
 """Settings and pictures that several test files share."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import settings
+
+if not Path("/dev/nvidia0").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton looks at it when it is imported
 
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("project")

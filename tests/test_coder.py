@@ -124,6 +124,21 @@ def test_the_cost_is_what_the_file_takes_and_near_the_entropy(deviation):
     assert cost(values, scale) <= 1.02 * 20_000 * -(p[p > 0] * np.log2(p[p > 0])).sum() + 64
 
 
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 30)), min_size=1, max_size=30), st.integers(0, 99))
+def test_values_far_from_their_means_change_nothing(groups, seed):
+    """Narrow tables serve those near their means; the decoder of cut streams, which has only the wide ones, agrees."""
+    rng, encoder, expected = np.random.default_rng(seed), Encoder(), []
+    for spread, count in groups:
+        mean, table = rng.integers(-400, 400, count), rng.integers(0, coder.TABLES, count)
+        values = (mean + 4 >> 3) + np.rint(rng.laplace(0, spread + 0.01, count)).astype(np.int64)
+        encoder.put_near(values, mean, table)
+        expected.append((values, mean, table))
+    data = encoder.finish()
+    for decoder in (Decoder(data), coder.BrokenOffDecoder(data + b"\0" * 16)):
+        for values, mean, table in expected:
+            assert decoder.take_near(mean, table).tolist() == values.tolist()
+
+
 @given(st.binary(max_size=60), st.integers(0, SCALES - 1), st.integers(0, 200))
 def test_any_bytes_decode_or_are_refused(data, scale, count):
     try:

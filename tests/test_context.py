@@ -81,10 +81,8 @@ def slow_first(network: Network, pyramid: Pyramid, q, component: int, level: int
         offsets = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
         features += [0 if luma is None else squashed(luma, y + dy, x + dx, True) for dy, dx in offsets]
         features.append(squashed(q[1, level], y, x, True) if component == 2 else 0)
-    return (
-        network.a @ np.array(features, float)
-        + network.bias(type("Grid", (), {"component": component, "level": level}))[:, 0]
-    )
+    grid = type("Grid", (), {"component": component, "level": level})
+    return network.first_layer(grid) @ np.array([*features, 1.0])
 
 
 def test_features_equal_the_definition(monkeypatch):
