@@ -621,14 +621,21 @@ def _price_for(
 
 def contact_sheet(image: np.ndarray) -> np.ndarray:
     """Eight or sixteen tiles of a picture at random, in two rows; of a picture of less than 24, itself."""
-    rows, columns = image.shape[0] // _TILE, image.shape[1] // _TILE
-    if rows * columns < 24:
+    count = (image.shape[0] // _TILE) * (image.shape[1] // _TILE)
+    if count < 24:
         return image
-    tiles = image[: rows * _TILE, : columns * _TILE].reshape(rows, _TILE, columns, _TILE, 3).swapaxes(1, 2)
-    places = np.random.default_rng(0).permutation(rows * columns)[: 8 if rows * columns < 64 else 16]
-    chosen = tiles[places // columns, places % columns].reshape(2, -1, _TILE, _TILE, 3)
-    sheet: np.ndarray = chosen.swapaxes(1, 2).reshape(2 * _TILE, -1, 3)
+    tiles = random_tiles(image, _TILE, 8 if count < 64 else 16).reshape(2, -1, _TILE, _TILE, 3)
+    sheet: np.ndarray = tiles.swapaxes(1, 2).reshape(2 * _TILE, -1, 3)
     return sheet
+
+
+def random_tiles(image: np.ndarray, side: int, number: int) -> np.ndarray:
+    """So many tiles of a picture, (number, side, side, 3), or all it has; the same ones every time."""
+    rows, columns = image.shape[0] // side, image.shape[1] // side
+    tiles = image[: rows * side, : columns * side].reshape(rows, side, columns, side, 3).swapaxes(1, 2)
+    places = np.random.default_rng(0).permutation(rows * columns)[:number]
+    chosen: np.ndarray = tiles[places // columns, places % columns]
+    return chosen
 
 
 def finest_levels(bpp: float) -> tuple[int, int]:

@@ -40,6 +40,7 @@ from prancimg.fit_field import (
     finest_levels,
     fit_field,
     pace,
+    random_tiles,
     relative_rate,
     soften,
     start,
@@ -214,7 +215,8 @@ def _sample(
     bits: float,
 ) -> _Sample:
     """Fit a contact sheet at a price, or at one at which the whole picture would take about so many bits."""
-    sheet, count, searched = contact_sheet(image), image.shape[0] * image.shape[1], price is None
+    tiles = random_tiles(image, min(_SHEET, *image.shape[:2]), _TILES)
+    sheet, count, searched = np.concatenate(list(tiles), 1), image.shape[0] * image.shape[1], price is None
     share, begun = sheet.size / image.size, _Start(sheet, Setup(), device)
     if price is None:
         levels, price = _price_for(sheet, bits * share, finest_levels(bits / count), Setup(), iterations, device)
@@ -243,15 +245,6 @@ def _core(place: Window) -> tuple[slice, slice]:
 def _network_bits(fitted: Fitted) -> float:
     coded = zip(fitted.alpha, fitted.header.tensors, strict=True)
     return sum(coder.cost(alpha, how.scale) for alpha, how in coded if how.k)
-
-
-def contact_sheet(image: np.ndarray) -> np.ndarray:
-    """Tiles from all over a picture, side by side."""
-    side = min(_SHEET, *image.shape[:2])
-    rows, columns = image.shape[0] // side, image.shape[1] // side
-    places = np.random.default_rng(0).permutation(rows * columns)[:_TILES]
-    corners = [(side * (place // columns), side * (place % columns)) for place in places.tolist()]
-    return np.concatenate([image[y : y + side, x : x + side] for y, x in corners], 1)
 
 
 def _fit_window(
