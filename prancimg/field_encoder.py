@@ -101,7 +101,7 @@ class FieldSearch:
             bits=bits,
             progress=advance,
         )
-        if not np.isfinite(fitted.q).all():
+        if not np.isfinite(fitted.y).all():
             raise PrancImgError("the fit diverged")
         return fitted
 

@@ -59,6 +59,8 @@ FLAWLESS = 1.5e-5
 _TILE = 128
 _COARSER = 30
 """Step codes above the rate index: a field that has no time to grow starts with a coarser step than 0.04 at 1e-3."""
+_FILL = 0.3
+"""How far the rounding threshold may sink before a finer step takes over."""
 _LEAST = 0.5
 """Bits to be saved for which a coefficient is worth giving up."""
 
@@ -142,8 +144,8 @@ class Fitted:
     header: Header
     alpha: Sequence[np.ndarray]
     """Integer coefficients of every tensor, as many as the header says."""
-    q: np.ndarray
-    """All grids one after the other, integers in float32."""
+    y: np.ndarray
+    """All grids one after the other, float32, before they are rounded."""
     cheapest: np.ndarray
     """Places of coefficients other than zero, in the order in which they are given up."""
     finest: float
@@ -155,19 +157,23 @@ class Fitted:
         return STEP_CODES - 1 - self.header.step + 1.0
 
     def shifted(self, shift: float) -> tuple[Header, np.ndarray]:
-        """Fewer bits the higher the shift.
+        """Integers in float32, of fewer bits the higher the shift.
 
-        From 0 to 1 so large a share of the coefficients in their order moves towards zero by one. Beyond, the
-        quantiser's step changes by a code a unit, which costs much more.
+        From 0 to 1 so large a share of the coefficients in their order moves towards zero by one; from 0 to -1 more and
+        more are rounded away from zero. Beyond, the quantiser's step changes by a code a unit, which costs much more.
         """
-        given_up = min(max(shift, 0.0), 1.0)
-        code = min(max(self.header.step + math.floor(shift - given_up), 0), STEP_CODES - 1)
-        q = self.q.copy()
-        places = self.cheapest[: round(given_up * len(self.cheapest))]
-        q[places] -= np.sign(q[places])
+        near = min(max(shift, -1.0), 1.0)
+        code = min(max(self.header.step + math.floor(shift - near), 0), STEP_CODES - 1)
+        q = np.rint(self.y)
+        if near > 0:
+            places = self.cheapest[: round(near * len(self.cheapest))]
+            q[places] -= np.sign(q[places])
+        else:
+            q = np.copysign(np.maximum(np.abs(q), np.floor(np.abs(self.y) + 0.5 - _FILL * near)), self.y)
         if code != self.header.step:
-            q = np.rint(q * (step_value(self.header.step) / step_value(code)))
-        return replace(self.header, step=code), q.clip(1 - coder.MAGNITUDE, coder.MAGNITUDE - 1)
+            ratio = step_value(self.header.step) / step_value(code)
+            q = np.rint((q if near > 0 else self.y) * ratio)
+        return replace(self.header, step=code), q.clip(1 - coder.MAGNITUDE, coder.MAGNITUDE - 1) + 0.0
 
     def rounded(self, shift: float) -> tuple[Header, Coefficients]:
         """The same with the grids by (component, level)."""
@@ -503,13 +509,12 @@ def fit_field(
     def state() -> Fitted:
         alpha, coded = networks.integers()
         finest = 0.0 if error.item() < FLAWLESS else -32.0
-        q = y.detach().round().cpu().numpy()
-        return Fitted(replace(header, tensors=coded), alpha, q, np.zeros(0, np.int64), finest)
+        return Fitted(replace(header, tensors=coded), alpha, y.detach().cpu().numpy(), np.zeros(0, np.int64), finest)
 
     def trimmable(fitted: Fitted) -> Fitted:
         settled = {name: tensor.detach() for name, tensor in networks.weights(True)[0].items()}
         step, r, groups = step_value(header.step), relative_rate(header.rate), min(max(iterations // 16, 4), 12)
-        q = torch.from_numpy(fitted.q).to(y)
+        q = torch.from_numpy(fitted.y).to(y).round()
         return replace(fitted, cheapest=cheapest(canvas, q, settled, step, r, dues, price / count, groups))
 
     y.requires_grad_()
@@ -532,8 +537,8 @@ def fit_field(
                 fixed = torch.from_numpy(landed).to(y)
             else:
                 fixed = y.detach().round()
-            with torch.no_grad():
-                y.copy_(fixed)
+            with torch.no_grad():  # what was rounded off may still fill a file that turns out too small
+                y.copy_(fixed + torch.where((y - fixed).abs() < 0.499, y - fixed, 0.0))
         step, r = step_value(header.step), relative_rate(header.rate)
         weights, own_bits = networks.weights(done >= HARD_NETWORKS)
         if fixed is None:

@@ -169,7 +169,7 @@ def test_a_fit_that_diverges_is_never_written(monkeypatch, what, value):
     if what == "field":
         fit, model = field_encoder.fit_field, "field"
         monkeypatch.setattr(
-            field_encoder, "fit_field", lambda *a, **k: spoiled(fit(*a, **k), q=np.full(1, value, np.float32))
+            field_encoder, "fit_field", lambda *a, **k: spoiled(fit(*a, **k), y=np.full(1, value, np.float32))
         )
     else:
         from prancimg import encoder as siren_encoder

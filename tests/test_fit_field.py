@@ -35,14 +35,21 @@ def test_giving_up_coefficients_saves_bits_and_costs_little_error(photo, steered
 
 
 def test_giving_up_moves_each_coefficient_one_step_towards_zero(steered):
-    before, after = steered.q, steered.shifted(1.0)[1]
+    before, after = np.rint(steered.y), steered.shifted(1.0)[1]
     changed = before != after
     assert 0 < changed.sum() <= len(steered.cheapest)
     assert (np.abs(after[changed]) == np.abs(before[changed]) - 1).all()
 
 
+def test_a_fit_that_is_too_small_is_filled_by_rounding_up_what_is_nearly_there(steered):
+    before, after = np.rint(steered.y), steered.shifted(-0.5)[1]
+    changed = before != after
+    assert changed.any() and (np.abs(after[changed]) == np.abs(before[changed]) + 1).all()
+    assert np.abs(steered.y - before)[changed].min() > 0.3 and steered.bits(-1) > steered.bits(-0.5) > steered.bits(0)
+
+
 def test_beyond_that_the_quantisers_step_changes(steered):
-    assert [steered.shifted(s)[0].step - steered.header.step for s in (-2, 0, 1, 2, 5.5)] == [-2, 0, 0, 1, 4]
+    assert [steered.shifted(s)[0].step - steered.header.step for s in (-3, -1, 0, 1, 2, 5.5)] == [-2, 0, 0, 0, 1, 4]
     assert steered.bits(9) < steered.bits(1) and steered.bits(-9) > steered.bits(0)
 
 
