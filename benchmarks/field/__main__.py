@@ -4,7 +4,8 @@
 
 The loss is that of the decoded file: mean squared error on samples from 0 to 1 + price · bpp. ``preset`` chooses its
 coefficients by the file's size; ``frozen`` keeps the networks of the prior, ``pranc`` adapts them along pseudo-random
-directions, ``whole`` is the identity basis: all weights; ``blank`` starts from an empty field.
+directions, ``whole`` is the identity basis: all weights; ``blank`` starts from an empty field; to ``even``, a bit is
+a bit at every level.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from prancimg import metrics
 from prancimg.codec import load_image
 from prancimg.decoder import decode_array
 from prancimg.field_encoder import file_of
@@ -28,18 +30,20 @@ SETUPS = {
     "pranc": Setup(adapted=PRANC),
     "whole": Setup(adapted=WHOLE),
     "blank": Setup(analytic=False),
+    "even": Setup(dues=(1.0, 1.0, 1.0, 1.0)),
 }
 
 
 def measure(image: np.ndarray, price: float, steps: int, setup: Setup) -> dict[str, float]:
-    """PSNR in dB, bpp, loss and seconds of one fit."""
+    """PSNR in dB, MS-SSIM, bpp, loss and seconds of one fit."""
     began = time.monotonic()
     fitted = fit_field(image, seed=0, iterations=steps, device=torch.device("cpu"), price=price, setup=setup)
     data = file_of(fitted, 0.0)
     seconds = time.monotonic() - began
-    error = float(np.square((decode_array(data).astype(np.float64) - image) / 255).mean())
+    quality = metrics.measure(image, decode_array(data))
     bpp = 8 * len(data) / (image.shape[0] * image.shape[1])
-    return {"psnr": -10 * np.log10(error), "bpp": bpp, "loss": error + price * bpp, "seconds": seconds}
+    loss = 10 ** (-quality["psnr"] / 10) + price * bpp
+    return {**quality, "bpp": bpp, "loss": loss, "seconds": seconds}
 
 
 def main() -> None:
