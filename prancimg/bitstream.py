@@ -144,15 +144,7 @@ class Header:
     @staticmethod
     def unpack(data: bytes) -> Header:
         """Parse and check every field but the cap on pixels, which is the caller's."""
-        at = 0
-
-        def number(what: str, low: int, high: int) -> int:
-            nonlocal at
-            value, at = read_varint(data, at)
-            if not low <= value <= high:
-                raise PrancImgError(f"the {what} {value} is out of range ({low} to {high})")
-            return value
-
+        number = Numbers(data)
         scalars = {name: number(name, *limits) for name, limits in _SCALARS.items()}
         if scalars["channels"]:
             scalars |= {name: number(name, *limits) for name, limits in _FIELD_SCALARS.items()}
@@ -160,8 +152,7 @@ class Header:
         for name, shape in Siren(scalars["hidden"], scalars["layers"], scalars["channels"]).shapes.items():
             k = number(f"number of coefficients of {name}", 0, math.prod(shape))
             coded.append(Coded(k, number("step", 0, STEPS - 1), number("scale", 0, SCALES - 1)) if k else Coded(0))
-        if at != len(data):
-            raise PrancImgError("the header is longer than its fields")
+        number.end()
         header = Header(**scalars, tensors=tuple(coded))
         header.check()
         return header
@@ -300,6 +291,25 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
                 break
             return number, at + i + 1
     raise PrancImgError("a number in the file is too large")
+
+
+class Numbers:
+    """Reads the varints of a header, each with its limits."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
+
+    def __call__(self, what: str, low: int, high: int) -> int:
+        """The next number. Raises PrancImgError outside ``low`` to ``high``."""
+        value, self._at = read_varint(self._data, self._at)
+        if not low <= value <= high:
+            raise PrancImgError(f"the {what} {value} is out of range ({low} to {high})")
+        return value
+
+    def end(self) -> None:
+        """Refuse what follows the last number."""
+        if self._at != len(self._data):
+            raise PrancImgError("the header is longer than its fields")
 
 
 def _name(kind: int, family: Family) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from prancimg import basis as pb
 from prancimg.arrays import Array, arange, cast, convert, namespace
-from prancimg.bitstream import Family, read, read_varint, salvage, step_size, varint, write
+from prancimg.bitstream import Family, Numbers, read, salvage, step_size, varint, write
 from prancimg.coder import NO_LOW_BITS, SCALES, BrokenOff, BrokenOffDecoder, Decoder, Encoder, Learning, best_scale
 from prancimg.errors import PrancImgError
 from prancimg.philox import philox4x32
@@ -352,15 +352,7 @@ def _unpack_header(
     data: bytes, shapes: Mapping[str, Sequence[int]], apart: Mapping[str, Apart]
 ) -> tuple[Layout, int, int, int, list[int]]:
     """Layout, k, step code, share of zeros, scale indices."""
-    at = 0
-
-    def number(what: str, low: int, high: int) -> int:
-        nonlocal at
-        value, at = read_varint(data, at)
-        if not low <= value <= high:
-            raise PrancImgError(f"the {what} {value} is out of range ({low} to {high})")
-        return value
-
+    number = Numbers(data)
     if number("fingerprint", 0, (1 << 32) - 1) != fingerprint(shapes, apart):
         raise PrancImgError("the file belongs to a network of other tensors")
     seed = number("seed", 0, (1 << 64) - 1)
@@ -371,6 +363,5 @@ def _unpack_header(
     k, step = number("number of coefficients", 1, layout.size), number("step", 0, STEPS - 1)
     zeros = number("share of zeros", 0, 255)
     scales = [number("scale", 0, SCALES - 1) for _ in np.unique(layout.groups(k))]
-    if at != len(data):
-        raise PrancImgError("the header is longer than its fields")
+    number.end()
     return layout, k, step, zeros, scales

@@ -186,8 +186,13 @@ class Fitted:
         """Exact bits of the coefficients, without what the container and the coder add."""
         header, q = self.rounded(shift)
         theta = Model.of(header).parameters(self.alpha, header.tensors)
-        bits = context.cost(header.pyramid, q, context.networks(theta, FRACTION, header.rate))
-        return bits + sum(coder.cost(a, how.scale) for a, how in zip(self.alpha, header.tensors, strict=True) if how.k)
+        return self.network_bits + context.cost(header.pyramid, q, context.networks(theta, FRACTION, header.rate))
+
+    @property
+    def network_bits(self) -> float:
+        """Bits of the networks' coefficients."""
+        coded = zip(self.alpha, self.header.tensors, strict=True)
+        return sum(coder.cost(alpha, how.scale) for alpha, how in coded if how.k)
 
 
 def soften(y: Tensor, part: float, generator: torch.Generator) -> Tensor:

@@ -185,7 +185,7 @@ def fit_large(
     theta = model.parameters(sample.fitted.alpha, header.tensors)
     weights, nets = to_floats(model.siren, theta), context.networks(theta, FRACTION, header.rate)
     steps = round(HARD * iterations * (1.0, 1.5, 2.0)[min(header.luma_from, 2)])
-    wanted, expected = bits - _network_bits(sample.fitted), [sample.growth * start for start in sample.starts]
+    wanted, expected = bits - sample.fitted.network_bits, [sample.growth * start for start in sample.starts]
     spent = at_first = met = 0.0  # bits, those the first price would have made, and those expected
     for i, place in enumerate(places):
         left, change = sum(expected[i:]) * (at_first / met if met else 1.0), 1.0
@@ -226,7 +226,7 @@ def _sample(
         setup = Setup(levels=(levels := finest_levels(whole / count)), adapted=adapted_to(whole))
     for attempt in range(2):
         fitted = fit_field(sheet, seed=seed, iterations=iterations, device=device, price=price, setup=setup)
-        own = _network_bits(fitted)
+        own = fitted.network_bits
         growth = (fitted.bits(0) - own) / begun.bits(price, levels)
         starts = [_Start(image[_core(place)], Setup(), device).bits(price, levels) for place in places]
         sample, off = _Sample(fitted, price, growth, starts), (growth * sum(starts) + own) / bits
@@ -240,11 +240,6 @@ def _core(place: Window) -> tuple[slice, slice]:
     """The part of a picture that no window before has in its core."""
     top, left = (start + BACK if start else 0 for start in place.box[:2])
     return slice(top, place.core[0]), slice(left, place.core[1])
-
-
-def _network_bits(fitted: Fitted) -> float:
-    coded = zip(fitted.alpha, fitted.header.tensors, strict=True)
-    return sum(coder.cost(alpha, how.scale) for alpha, how in coded if how.k)
 
 
 def _fit_window(
