@@ -90,6 +90,10 @@ def encode_picture(
     """:func:`encode` for a picture that is loaded already; ``target`` and ``options`` are named as there."""
     try:
         return _encode_picture(picture, target, options, progress)
+    except SystemError as error:  # what CPython makes of an interrupt inside compiled code
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch's word for it
             raise

@@ -299,10 +299,16 @@ def test_defects_are_told_in_one_line(monkeypatch, capsys, folder):
     assert capsys.readouterr().err == "prancimg: internal error, please report it: RuntimeError: two lines\n"
 
 
-def test_an_interrupt_ends_quietly(monkeypatch, capsys, folder):
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
 
-    monkeypatch.setattr("prancimg.cli.encode_picture", interrupt)
+
+def interrupted_in_compiled_code(*_, **__):
+    raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
+
+
+@pytest.mark.parametrize("interrupt", [interrupted, interrupted_in_compiled_code])
+def test_an_interrupt_ends_quietly(monkeypatch, capsys, folder, interrupt):
+    monkeypatch.setattr("prancimg.encoder.encode_array", interrupt)
     assert main(["encode", str(folder / "phöto.png"), str(folder / "new.prc")]) == 130
     assert capsys.readouterr().err == "prancimg: interrupted\n" and not (folder / "new.prc").exists()
