@@ -90,8 +90,11 @@ def encode_picture(
     """:func:`encode` for a picture that is loaded already; ``target`` and ``options`` are named as there."""
     try:
         return _encode_picture(picture, target, options, progress)
-    except SystemError as error:  # what CPython makes of an interrupt inside compiled code
-        if isinstance(error.__cause__, KeyboardInterrupt):
+    except SystemError as error:
+        cause: BaseException | None = error
+        while isinstance(cause, SystemError):  # what CPython makes, layer by layer, of an interrupt in compiled code
+            cause = cause.__cause__
+        if isinstance(cause, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
     except (MemoryError, RuntimeError) as error:

@@ -77,6 +77,14 @@ class Pyramid:
             if level >= first[component]
         )
 
+    def split(self, packed: Array) -> dict[tuple[int, int], Array]:
+        """All coefficients one after the other (n,) to grids (h, w) by (component, level), which share its memory."""
+        grids, at = {}, 0
+        for grid in self.grids:
+            grids[grid.key] = packed[at : at + grid.count].reshape(grid.height, grid.width)
+            at += grid.count
+        return grids
+
 
 def step_value(code: int) -> float:
     """The quantiser's step of a step code from 0 to 255: 0.04 at 128, doubling every 32."""

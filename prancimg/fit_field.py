@@ -64,8 +64,6 @@ _FILL = 0.3
 _LEAST = 0.5
 """Bits to be saved for which a coefficient is worth giving up."""
 
-Grids = Mapping[tuple[int, int], Tensor]
-
 Adapted = Mapping[str, tuple[int, int | None]]
 """By tensor: the step code of its coefficients, and their number where that is not the tensor's size."""
 
@@ -178,9 +176,7 @@ class Fitted:
     def rounded(self, shift: float) -> tuple[Header, Coefficients]:
         """The same with the grids by (component, level)."""
         header, q = self.shifted(shift)
-        grids = header.pyramid.grids
-        parts = np.split(q.astype(np.int32), np.cumsum([grid.count for grid in grids])[:-1])
-        return header, {g.key: part.reshape(g.height, g.width) for g, part in zip(grids, parts, strict=True)}
+        return header, header.pyramid.split(q.astype(np.int32))
 
     def bits(self, shift: float) -> float:
         """Exact bits of the coefficients, without what the container and the coder add."""
@@ -233,23 +229,18 @@ def seek(
 
 
 class Canvas:
-    """A picture, its pyramid and the two terms of the loss, as functions of grids by (component, level)."""
+    """A picture, its pyramid and the two terms of the loss, as functions of all coefficients one after the other."""
 
     def __init__(self, pixels: Tensor, pyramid: Pyramid) -> None:
         """``pixels``: (3, h, w) from 0 to 1."""
         self.pixels, self.pyramid = pixels, pyramid
-
-    def split(self, packed: Tensor) -> dict[tuple[int, int], Tensor]:
-        """All coefficients one after the other to grids (h, w)."""
-        parts = torch.split(packed, [grid.count for grid in self.pyramid.grids])
-        return {g.key: part.view(g.height, g.width) for g, part in zip(self.pyramid.grids, parts, strict=True)}
 
     def start(self, weights: Mapping[str, Tensor], step: float, r: float, rounds: int = 3) -> Tensor:
         """The analytic start, packed: a pyramid that shows the picture, by Newton steps with one slope everywhere."""
         y = self.pixels.new_zeros(sum(grid.count for grid in self.pyramid.grids))
         for _ in range(rounds):
             y = y.round()
-            y += self._pyramid(self.pixels - self.paint(self.split(y), weights, step, r), weights, step, r)
+            y += self._pyramid(self.pixels - self.paint(y, weights, step, r), weights, step, r)
         return y
 
     def _pyramid(self, rest: Tensor, weights: Mapping[str, Tensor], step: float, r: float) -> Tensor:
@@ -278,63 +269,33 @@ class Canvas:
             shown = added if shown is None else shown + added
         return torch.cat(out)
 
-    def field(self, q: Grids, weights: Mapping[str, Tensor], step: float) -> Tensor:
+    def field(self, q: Tensor, weights: Mapping[str, Tensor], step: float) -> Tensor:
         """The field that the network reads, (channels, h, w)."""
-        field: Tensor = features(self.pyramid, q, weights, step, fused.lift)
+        field: Tensor = features(self.pyramid, self.pyramid.split(q), weights, step, fused.lift)
         return field
 
-    def paint(self, q: Grids, weights: Mapping[str, Tensor], step: float, r: float) -> Tensor:
+    def paint(self, q: Tensor, weights: Mapping[str, Tensor], step: float, r: float) -> Tensor:
         """The picture (3, h, w); ``r`` is (rate - 128) / 64."""
         field = self.field(q, weights, step)
         phases = weights["b0"] + weights["slope"] * r
         rgb = fused.sines(field.reshape(len(field), -1), weights["w0"], phases, weights["w1"], weights["b1"])
         return fused.sharpen(rgb.view_as(self.pixels), weights["residual"])
 
-    def error(self, q: Grids, weights: Mapping[str, Tensor], step: float, r: float) -> Tensor:
+    def error(self, q: Tensor, weights: Mapping[str, Tensor], step: float, r: float) -> Tensor:
         """Mean squared error of the picture painted."""
         field, phases = self.field(q, weights, step), weights["b0"] + weights["slope"] * r
         net = weights["w0"], phases, weights["w1"], weights["b1"], weights["residual"]
         return fused.picture_error(field, self.pixels, *net)
 
     def bits(
-        self,
-        q: Grids,
-        u: Grids,
-        weights: Mapping[str, Tensor],
-        r: float,
+        self, q: Tensor, u: Tensor, weights: Mapping[str, Tensor], r: float, dues: Sequence[float] = (1.0,)
     ) -> Tensor:
-        """Bits of levels 0, 1, 2, and of 3 and above, (4,); ``u`` are the squashed grids."""
-        total = [self.pixels.new_zeros(())] * len(DUES)
-        small: dict[tuple[str, int], list[fused.Small]] = {}
-        nets = {kind: [weights[f"{kind}.{name}"] for name in ("a", "b", "b0", "c", "c0")] for kind in context.KINDS}
-        for grid in self.pyramid.grids:
-            kind, size = context.KINDS[grid.component > 0], (grid.height, grid.width)
-            level = min(grid.level, len(DUES) - 1)
-            planes: list[Tensor] = []
-            taps: list[fused.Tap] = []
-            if (parent := u.get((grid.component, grid.level + 1))) is None:
-                taps += [(-1, 0, 0)] * (1 + len(context.PARENT))
-            else:
-                kernels = self.pixels.new_tensor((fused.NEAREST, fused.BILINEAR))
-                planes += [fused.upsample(parent[None], kernel, *size)[0] for kernel in kernels]
-                taps += [(0, 0, 0), *((1, dy, dx) for dy, dx in context.PARENT)]
-            if grid.component:
-                luma = u.get((0, grid.level))
-                taps += [(-1 if luma is None else len(planes), dy, dx) for dy, dx in context.LUMA]
-                planes += [] if luma is None else [luma]
-                taps.append((len(planes) if grid.component == 2 else -1, 0, 0))
-                planes += [u[1, grid.level]] if grid.component == 2 else []
-            bias, slope = weights[f"{kind}.bias"], weights[f"{kind}.slope"]
-            here = bias[max(grid.component - 1, 0), grid.level] + slope[grid.level] * r
-            if grid.count <= fused.SMALL and not fused.compiled(self.pixels):
-                small.setdefault((kind, level), []).append((tuple(taps), q[grid.key], u[grid.key], here, planes))
-            else:
-                a, *rest = nets[kind]
-                bits = fused.grid_bits(tuple(taps), q[grid.key], u[grid.key], a, here, *rest, *planes)
-                total[level] = total[level] + bits
-        for (kind, level), grids in small.items():
-            total[level] = total[level] + fused.small_bits(grids, *nets[kind])
-        return torch.stack(total)
+        """Bits of all coefficients, packed, from what they are squashed to; one of level l counts for ``dues`` of l."""
+        nets = {}
+        for kind in context.KINDS:
+            a, bias, slope, *rest = (weights[f"{kind}.{name}"] for name in ("a", "bias", "slope", "b", "b0", "c", "c0"))
+            nets[kind] = a, bias + slope * r, *rest
+        return fused.field_bits(self.pyramid, q, u, nets, dues)
 
 
 def cheapest(
@@ -343,7 +304,7 @@ def cheapest(
     weights: Mapping[str, Tensor],
     step: float,
     r: float,
-    dues: Tensor,
+    dues: Sequence[float],
     price: float,
     groups: int,
 ) -> np.ndarray:
@@ -356,7 +317,7 @@ def cheapest(
     """
 
     def bits(q: Tensor, u: Tensor) -> Tensor:
-        return canvas.bits(canvas.split(q), canvas.split(u), weights, r) @ dues
+        return canvas.bits(q, u, weights, r, dues)
 
     sign, u = q.sign(), fused.squash(q)
     change = fused.squash(q - sign) - u
@@ -371,7 +332,7 @@ def cheapest(
             (q - 0.5 * sign * here).requires_grad_(),
             (u + 0.5 * change * here).requires_grad_(),
         )
-        error = canvas.error(canvas.split(half_way), weights, step, r)
+        error = canvas.error(half_way, weights, step, r)
         added = -sign * torch.autograd.grad(error, half_way)[0]
         saved_here = saved - change * torch.autograd.grad(bits(q, context_half_way), context_half_way)[0]
         cost = torch.where(here & (saved_here > _LEAST), (added.clamp_min(0) + price) / saved_here, cost)
@@ -420,18 +381,24 @@ class Networks:
                 self.a[name] = torch.zeros(how.k, device=device, requires_grad=True)
                 if model.blocks[i].kind == Kind.IDENTITY:
                     self.identity.add(name)
+        sizes = torch.tensor([len(a) for a in self.a.values()], dtype=torch.long, device=device)
+        self._sizes, self._tensor = sizes, torch.repeat_interleave(torch.arange(len(sizes), device=device), sizes)
+        self._steps = torch.tensor(list(self.step.values()), device=device)[self._tensor]
         self._soap = Soap(len(self.a), beta2=0.95, every=5)
 
     def weights(self, hard: bool) -> tuple[dict[str, Tensor], Tensor]:
         """All tensors in their shapes, and about how many bits the coefficients take."""
-        weights, bits = dict(self.start), next(iter(self.start.values())).new_zeros(())
-        for name, a in self.a.items():
-            q = a / self.step[name]
-            if hard:
-                q = q + (q.round() - q).detach()
-            bits = bits + laplace_bits(q, (q.abs().mean() + 0.1).detach()).sum()
-            weights[name] = weights[name] + (self.basis[name] @ q * self.step[name]).view(self.shapes[name])
-        return weights, bits
+        weights = dict(self.start)
+        if not self.a:
+            return weights, next(iter(weights.values())).new_zeros(())
+        q = torch.cat(list(self.a.values())) / self._steps
+        if hard:
+            q = q + (q.round() - q).detach()
+        mean = q.new_zeros(len(self._sizes)).index_add_(0, self._tensor, q.detach().abs()) / self._sizes
+        moved = torch.split(q * self._steps, self._sizes.tolist())
+        for name, a in zip(self.a, moved, strict=True):
+            weights[name] = weights[name] + (self.basis[name] @ a).view(self.shapes[name])
+        return weights, laplace_bits(q, (mean + 0.1)[self._tensor]).sum()
 
     def move(self, rate: float, step: float) -> None:
         """One step along the gradients: SOAP where a tensor is sent whole, else Adam on the few coefficients.
@@ -505,7 +472,7 @@ def fit_field(
     adam = GridAdam(y)
     repeats, i, seen = 0, 0, 0.0
     fixed: Tensor | None = None
-    error, dues = pixels.new_ones(()), pixels.new_tensor(setup.dues)
+    error = pixels.new_ones(())
     table = torch.from_numpy(context.SQUASH).to(device, torch.float32) / 64
 
     def squashed(q: Tensor) -> Tensor:
@@ -520,7 +487,7 @@ def fit_field(
         settled = {name: tensor.detach() for name, tensor in networks.weights(True)[0].items()}
         step, r, groups = step_value(header.step), relative_rate(header.rate), min(max(iterations // 16, 4), 12)
         q = torch.from_numpy(fitted.y).to(y).round()
-        return replace(fitted, cheapest=cheapest(canvas, q, settled, step, r, dues, price / count, groups))
+        return replace(fitted, cheapest=cheapest(canvas, q, settled, step, r, setup.dues, price / count, groups))
 
     y.requires_grad_()
     while i < iterations:
@@ -552,10 +519,9 @@ def fit_field(
             u = fused.squash(q)
         else:
             q, u = fixed, squashed(fixed)
-        grids = canvas.split(q)
-        error = canvas.error(grids, weights, step, r)
-        by_level = canvas.bits(grids, canvas.split(u), weights, r)
-        loss = error + price / count * (by_level @ dues + own_bits)
+        error = canvas.error(q, weights, step, r)
+        bits_due = canvas.bits(q, u, weights, r, setup.dues) + own_bits
+        loss = error + price / count * bits_due
         if not math.isfinite(loss.item()):
             raise PrancImgError("the fit diverged")
         if loss.requires_grad:
@@ -568,7 +534,7 @@ def fit_field(
                 if steered and not repeats and i == round(share * iterations):
                     with torch.no_grad():
                         q = y.round()
-                        spent = canvas.bits(canvas.split(q), canvas.split(squashed(q)), weights, r).sum() + own_bits
+                        spent = canvas.bits(q, squashed(q), weights, r) + own_bits
                     ahead = math.log(max(spent.item(), 1e-9) / ratio / bits) - AIM
                     price *= math.exp(strength * min(max(ahead, -0.5), 0.5))
                     price = min(max(price, PRICES[0]), PRICES[1])
@@ -594,7 +560,7 @@ class _Start:
         with torch.no_grad():
             q = start(canvas, self.prior, header).round()
             r = relative_rate(header.rate)
-            return max(float(canvas.bits(canvas.split(q), canvas.split(fused.squash(q)), self.prior, r).sum()), 1e-9)
+            return max(float(canvas.bits(q, fused.squash(q), self.prior, r)), 1e-9)
 
 
 def _price_for(

@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,19 +19,19 @@ from torch.nn.functional import conv2d, pad
 
 from prancimg import kernel
 from prancimg.coder import TABLES
-from prancimg.context import CAUSAL
+from prancimg.context import CAUSAL, KINDS, LUMA, PARENT
+from prancimg.field import Grid, Pyramid
+from prancimg.field import lift as plain_lift
 
 STRIPE = 12288
 """Positions that go through a network at a time."""
-SMALL = 8192
-"""Grids of at most so many positions share a pass."""
 NEAREST, BILINEAR = (0.0, 0.0, 1.0, 0.0), (0.0, 0.25, 0.75, 0.0)
 """Taps of :func:`upsample` that repeat samples, or lay straight lines through them."""
+MIDDLE = ((0, 0),)
+PLANES = {"luma": 3, "chroma": 5}
+"""What a context is read from: the grid, its parent raised in two ways; for chroma also luma and the first chroma."""
 _LOW, _HIGH = -16 / 4, (TABLES - 1 - 16) / 4
 _LN2 = math.log(2)
-
-Tap = tuple[int, int, int]
-"""Index of a plane (-1: zeros) and the offset (dy, dx) at which it is read."""
 
 
 def keep_memory() -> None:
@@ -54,57 +53,17 @@ def _arrays(*tensors: Tensor) -> list[np.ndarray]:
 
 def _filled(*tensors: Tensor) -> list[np.ndarray]:
     """All sides filled up with zeros to multiples of 4."""
-    return [np.pad(array, [(0, -side % 4) for side in array.shape]) for array in _arrays(*tensors)]
+    filled = []
+    for array in _arrays(*tensors):
+        filled.append(np.zeros([side + -side % 4 for side in array.shape], array.dtype))
+        filled[-1][tuple(map(slice, array.shape))] = array
+    return filled
 
 
 def _summed(g: np.ndarray, like: Tensor) -> Tensor:
     """The sum of gradients by block, cut to a tensor's shape."""
     total = torch.from_numpy(g.sum(0))
     return total[tuple(slice(side) for side in like.shape)]
-
-
-class _Upsample(torch.autograd.Function):
-    """One axis of :func:`upsample`."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weights: Tensor, axis: int, size: int) -> Tensor:
-        n, taps = x.shape[axis], weights.tolist()
-        wide = torch.cat([x.narrow(axis, 0, 1)] * 2 + [x] + [x.narrow(axis, n - 1, 1)] * 2, axis)
-        even, odd = wide.narrow(axis, 0, n) * taps[0], wide.narrow(axis, 4, n) * taps[0]
-        for k in range(1, 4):
-            even.add_(wide.narrow(axis, k, n), alpha=taps[k])
-            odd.add_(wide.narrow(axis, 4 - k, n), alpha=taps[k])
-        ctx.axis, ctx.n, ctx.taps = axis, n, taps
-        ctx.save_for_backward(wide if ctx.needs_input_grad[1] else wide[:0])
-        shape = list(x.shape)
-        shape[axis] = 2 * n
-        return torch.stack([even, odd], axis + 1).reshape(shape).narrow(axis, 0, size)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        axis, n, (g,) = ctx.axis, ctx.n, gradients
-        shape = list(g.shape)
-        if shape[axis] < 2 * n:
-            missing = list(shape)
-            missing[axis] = 2 * n - shape[axis]
-            g = torch.cat([g, g.new_zeros(missing)], axis)
-        shape[axis : axis + 1] = [n, 2]
-        even, odd = (g.reshape(shape).select(axis + 1, i).contiguous() for i in range(2))
-        shape = list(even.shape)
-        shape[axis] = n + 4
-        g_taps = None
-        if ctx.needs_input_grad[1]:
-            (read,) = ctx.saved_tensors
-            parts = [read.narrow(axis, k, n) for k in range(5)]
-            g_taps = torch.stack([(parts[k] * even).sum() + (parts[4 - k] * odd).sum() for k in range(4)])
-        wide = g.new_zeros(shape)
-        for k, tap in enumerate(ctx.taps):
-            wide.narrow(axis, k, n).add_(even, alpha=tap)
-            wide.narrow(axis, 4 - k, n).add_(odd, alpha=tap)
-        out = wide.narrow(axis, 2, n)
-        out.narrow(axis, 0, 1).add_(wide.narrow(axis, 0, 1)).add_(wide.narrow(axis, 1, 1))
-        out.narrow(axis, n - 1, 1).add_(wide.narrow(axis, n + 2, 1)).add_(wide.narrow(axis, n + 3, 1))
-        return out, g_taps, None, None
 
 
 class _Lift(torch.autograd.Function):
@@ -122,10 +81,7 @@ class _Lift(torch.autograd.Function):
 
 def upsample(x: Tensor, taps: Tensor, height: int, width: int) -> Tensor:
     """:func:`prancimg.field.upsample`."""
-    if compiled(x):
-        return lift(x, taps, (), x.new_zeros(0, len(x)), height, width)
-    wide: Tensor = _Upsample.apply(x, taps, 2, width)  # type: ignore[no-untyped-call]
-    return _Upsample.apply(wide, taps, 1, height)  # type: ignore[no-untyped-call,no-any-return]
+    return lift(x, taps, (), x.new_zeros(0, len(x)), height, width)
 
 
 def lift(field: Tensor, taps: Tensor, q: Sequence[Tensor], gain: Tensor, height: int, width: int) -> Tensor:
@@ -133,10 +89,8 @@ def lift(field: Tensor, taps: Tensor, q: Sequence[Tensor], gain: Tensor, height:
     if compiled(field):
         stacked = torch.stack(list(q)) if q else field.new_zeros(0, height, width)
         return _Lift.apply(field, taps, stacked, gain)  # type: ignore[no-untyped-call,no-any-return]
-    field = upsample(field, taps, height, width)
-    for grid, direction in zip(q, gain, strict=True):
-        field = field + direction[:, None, None] * grid
-    return field
+    plain: Tensor = plain_lift(field, taps, q, gain, height, width)
+    return plain
 
 
 class _SoftRound(torch.autograd.Function):
@@ -207,195 +161,122 @@ def laplace(q: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Ten
     return log, by_q, by_scale.masked_fill_(blocked, 0.0)
 
 
-class _Cost:
-    """The context network on features (inputs, n): ln P summed, and the gradients of that sum by everything."""
-
-    def __init__(self, a: Tensor, b: Tensor, b0: Tensor, c: Tensor, c0: Tensor) -> None:
-        self.a, self.b, self.b0, self.c, self.c0 = a, b, b0[:, None], c, c0[:, None]
-        self.g_a, self.g_b, self.g_b0, self.g_c, self.g_c0 = (torch.zeros_like(x) for x in (a, b, self.b0, c, self.c0))
-
-    def __call__(self, x: Tensor, q: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """ln P of q (n,), and its gradients by q and by the first layer's sums (hidden, n).
-
-        The bias is (hidden, 1) or (hidden, n).
-        """
-        h1 = torch.addmm(bias, self.a, x).clamp_min_(0)
-        r = torch.addmm(self.b0, self.b, h1).clamp_min_(0)
-        h2 = h1 + r
-        out = torch.addmm(self.c0, self.c, h2)
-        log, by_q, by_scale = laplace(q, out[0], out[1])
-        g_out = torch.stack([-by_q, by_scale])
-        self.g_c.addmm_(g_out, h2.t())
-        self.g_c0 += g_out.sum(1, keepdim=True)
-        g_h = self.c.t() @ g_out
-        g_r = torch.ops.aten.threshold_backward(g_h, r, 0)
-        self.g_b.addmm_(g_r, h1.t())
-        self.g_b0 += g_r.sum(1, keepdim=True)
-        g_h = torch.ops.aten.threshold_backward(g_h.addmm_(self.b.t(), g_r), h1, 0)
-        self.g_a.addmm_(g_h, x.t())
-        return log.sum(), by_q, g_h
-
-    def gradients(self) -> tuple[Tensor, ...]:
-        """Of the weights after the first layer's bias, in order."""
-        return self.g_b, self.g_b0[:, 0], self.g_c, self.g_c0[:, 0]
-
-
-_Pass = tuple[Tensor, Tensor, Tensor, Sequence[Tensor]]
-
-
-def _plain_pass(
-    q: Tensor, wide: Tensor, reads: Sequence[Tap], free: bool, a: Tensor, bias: Tensor, *rest: Tensor
-) -> _Pass:
-    """Σ ln P of a grid, and its gradients by q, by the padded planes (if ``free``) and by the network's tensors."""
-    height, width = q.shape
-    g_wide, g_q, g_bias, cost = torch.zeros_like(wide), torch.zeros_like(q), torch.zeros_like(bias), _Cost(a, *rest)
-    total = q.new_zeros(())
-    rows = max(1, STRIPE // width)
-    for top in range(0, height, rows):
-        here = min(rows, height - top)
-        x = q.new_zeros(len(reads), here, width)
-        for row, (i, dy, dx) in enumerate(reads):
-            if i >= 0:
-                x[row] = wide[i, top + 2 + dy : top + 2 + dy + here, 2 + dx : 2 + dx + width]
-        log, by_q, g_h = cost(x.view(len(reads), -1), q[top : top + here].reshape(-1), bias[:, None])
-        total += log
-        g_q[top : top + here] = by_q.view(here, width)
-        g_bias += g_h.sum(1)
-        if not free:
-            continue
-        g_x = (a.t() @ g_h).view(-1, here, width)
-        for row, (i, dy, dx) in enumerate(reads):
-            if i >= 0:
-                g_wide[i, top + 2 + dy : top + 2 + dy + here, 2 + dx : 2 + dx + width] += g_x[row]
-    return total, g_q, g_wide, (cost.g_a, g_bias, *cost.gradients())
-
-
-def _compiled_pass(
-    q: Tensor, wide: Tensor, reads: Sequence[Tap], free: bool, a: Tensor, bias: Tensor, *rest: Tensor
-) -> _Pass:
-    """:func:`_plain_pass`, compiled."""
-    taps = np.array([(i, dy + 2, dx + 2) for i, dy, dx in reads])
-    bounds = np.array([_LOW, _HIGH], np.float32)
-    net = a, bias, *rest
-    sums, g_q, g_wide, *g_net = kernel.grid_cost(free, bounds, taps, *_arrays(q, wide), *_filled(*net))
-    by_net = [_summed(g, t) for g, t in zip(g_net, net, strict=True)]
-    return q.new_tensor(sums.sum()), torch.from_numpy(g_q), torch.from_numpy(g_wide), by_net
-
-
-class _GridBits(torch.autograd.Function):
+class _LogProbability(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        taps: tuple[Tap, ...],
-        q: Tensor,
-        u: Tensor,
-        a: Tensor,
-        bias: Tensor,
-        b: Tensor,
-        b0: Tensor,
-        c: Tensor,
-        c0: Tensor,
-        *planes: Tensor,
-    ) -> Tensor:
-        height, width = q.shape
-        wide = torch.stack(
-            [pad(u, (2, 2, 2, 2)), *(pad(p[None, None], (2, 2, 2, 2), mode="replicate")[0, 0] for p in planes)]
-        )
-        reads = [(0, dy, dx) for dy, dx in CAUSAL] + [(i + 1 if i >= 0 else -1, dy, dx) for i, dy, dx in taps]
-        run = _compiled_pass if compiled(q) else _plain_pass
-        free = any(ctx.needs_input_grad[i] for i in (2, *range(9, 9 + len(planes))))
-        total, g_q, g_wide, g_net = run(q, wide, reads, free, a, bias, b, b0, c, c0)
-        for g in g_wide[1:]:  # what was read beyond the edge belongs to the edge
-            g[2] += g[0] + g[1]
-            g[height + 1] += g[height + 2] + g[height + 3]
-            g[:, 2] += g[:, 0] + g[:, 1]
-            g[:, width + 1] += g[:, width + 2] + g[:, width + 3]
-        g_u, *g_planes = (g[2 : 2 + height, 2 : 2 + width] for g in g_wide)
-        ctx.gradients = (g_q, g_u, *g_net, *g_planes)
-        return total / -_LN2
+    def forward(ctx: Any, q: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        log, by_q, by_scale = laplace(q, mean, scale)
+        ctx.gradients = by_q, -by_q, by_scale
+        return log.sum()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        scale = gradients[0] / -_LN2
-        return (None, *(g * scale for g in ctx.gradients))
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        return tuple(g * gradients[0] for g in ctx.gradients)
 
 
-def grid_bits(
-    taps: tuple[Tap, ...],
-    q: Tensor,
-    u: Tensor,
-    a: Tensor,
-    bias: Tensor,
-    b: Tensor,
-    b0: Tensor,
-    c: Tensor,
-    c0: Tensor,
-    *planes: Tensor,
+Network = Sequence[Tensor]
+"""a (hidden, inputs), bias (components, levels, hidden), b, b0, c, c0."""
+
+
+def field_bits(
+    pyramid: Pyramid, q: Tensor, u: Tensor, nets: Mapping[str, Network], dues: Sequence[float] = (1.0,)
 ) -> Tensor:
-    """Bits of a grid q (h, w) by the context model; ``u`` is the squashed grid, ``planes`` (h, w) what ``taps`` read.
+    """Bits of all grids by the context model; q and u hold the coefficients, and squashed, one after the other.
 
-    The features are the causal neighbours in ``u``, zero outside, then one for each tap, the edge repeated outside.
+    A bit of level l counts for dues[l], or for the last of them.
     """
-    return _GridBits.apply(taps, q, u, a, bias, b, b0, c, c0, *planes)  # type: ignore[no-untyped-call,no-any-return]
+    if compiled(q):
+        net = (tensor for kind in KINDS for tensor in nets[kind])
+        return _FieldBits.apply(pyramid, tuple(dues), q, u, *net)  # type: ignore[no-untyped-call,no-any-return]
+    total = q.new_zeros(())
+    grids, squashed = pyramid.split(q), pyramid.split(u)
+    for grid in pyramid.grids:
+        a, bias, b, b0, c, c0 = nets[KINDS[grid.component > 0]]
+        bias = bias[max(grid.component - 1, 0), grid.level][:, None]
+        h = torch.relu(a @ _features(grid, squashed) + bias)
+        h = h + torch.relu(b @ h + b0[:, None])
+        mean, scale = c @ h + c0[:, None]
+        log = _LogProbability.apply(grids[grid.key].reshape(-1), mean, scale)  # type: ignore[no-untyped-call]
+        total = total + log * _bit(grid, dues)
+    return total
 
 
-@lru_cache(maxsize=256)
-def _places(taps: tuple[Tap, ...], height: int, width: int) -> Tensor:
-    """Where every feature of every position lies in [0, the grid, the planes], (features, h * w)."""
-    y, x = (t.reshape(1, -1) for t in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))
-    rows = []
-    for dy, dx in CAUSAL:
-        inside = (y + dy >= 0) & (x + dx >= 0) & (x + dx < width)
-        rows.append(torch.where(inside, 1 + (y + dy) * width + x + dx, 0))
-    for i, dy, dx in taps:
-        place = 1 + (i + 1) * height * width + (y + dy).clamp(0, height - 1) * width + (x + dx).clamp(0, width - 1)
-        rows.append(place if i >= 0 else torch.zeros_like(place))
-    return torch.cat(rows)
+def _bit(grid: Grid, dues: Sequence[float]) -> float:
+    """What turns ln P of a grid's coefficients into its share of the bits."""
+    return -dues[min(grid.level, len(dues) - 1)] / _LN2
 
 
-class _SmallBits(torch.autograd.Function):
+def _sources(grid: Grid) -> tuple[tuple[int, int], ...]:
+    """Keys of the grids beside itself that a grid's context is read from: its parent, luma, the first chroma."""
+    nothing = -1, -1
+    luma = (0, grid.level) if grid.component else nothing
+    return (grid.component, grid.level + 1), luma, (1, grid.level) if grid.component == 2 else nothing
+
+
+def _features(grid: Grid, u: Mapping[tuple[int, int], Tensor]) -> Tensor:
+    """What the context network reads at every position of a grid: (inputs, h * w)."""
+    own = u[grid.key]
+    parent, luma, first = (u.get(key) for key in _sources(grid))
+
+    def shifted(x: Tensor | None, offsets: Sequence[tuple[int, int]], mode: str = "replicate") -> list[Tensor]:
+        x = torch.zeros_like(own) if x is None else x
+        wide = pad(x[None, None], (2, 2, 2, 2), mode=mode)[0, 0]
+        return [wide[2 + y : 2 + y + grid.height, 2 + x : 2 + x + grid.width] for y, x in offsets]
+
+    def raised(taps: Sequence[float]) -> Tensor | None:
+        return None if parent is None else upsample(parent[None], own.new_tensor(taps), grid.height, grid.width)[0]
+
+    rows = shifted(own, CAUSAL, "constant") + shifted(raised(NEAREST), MIDDLE) + shifted(raised(BILINEAR), PARENT)
+    rows += shifted(luma, LUMA) + shifted(first, MIDDLE) if grid.component else []
+    return torch.stack(rows).view(len(rows), -1)
+
+
+def _taps(kind: str) -> np.ndarray:
+    """Plane, row and column of every feature, as :func:`prancimg.kernel.grid_cost` reads them."""
+    planes = (CAUSAL, MIDDLE, PARENT, LUMA, MIDDLE)[: PLANES[kind]]
+    return np.array([(plane, 2 + dy, 2 + dx) for plane, offsets in enumerate(planes) for dy, dx in offsets])
+
+
+class _FieldBits(torch.autograd.Function):
+    """:func:`field_bits`, compiled."""
+
     @staticmethod
-    def forward(
-        ctx: Any, places: Tensor, groups: Tensor, flat: Tensor, q: Tensor, a: Tensor, bias: Tensor, *rest: Tensor
-    ) -> Tensor:
-        cost = _Cost(a, *rest)
-        total, g_q, g_h = cost(flat[places], q, bias[:, groups])
-        g_flat = torch.zeros_like(flat).index_add_(0, places.view(-1), (a.t() @ g_h).view(-1))
-        ctx.gradients = (g_flat, g_q, cost.g_a, torch.zeros_like(bias).index_add_(1, groups, g_h), *cost.gradients())
-        return total / -_LN2
+    def forward(ctx: Any, pyramid: Pyramid, dues: tuple[float, ...], q: Tensor, u: Tensor, *net: Tensor) -> Tensor:
+        free, arrays = ctx.needs_input_grad[3], _arrays(q, u, *net)
+        gradients = [np.zeros_like(array) for array in arrays[:2]]
+        grids, squashed = (pyramid.split(array) for array in arrays[:2])
+        g_grids, g_squashed = (pyramid.split(array) for array in gradients)
+        half = 2 + len(net) // 2
+        nets = [_even(arrays[2:half]), _even(arrays[half:])]
+        g_nets = [[np.zeros_like(array) for array in some] for some in nets]
+        taps, bounds = [_taps(kind) for kind in KINDS], np.array([_LOW, _HIGH], np.float32)
+        nothing, total = np.empty((0, 0), np.float32), 0.0
+        for grid in pyramid.grids:
+            chroma, unit, keys = int(grid.component > 0), _bit(grid, dues), _sources(grid)
+            parent, *others = (squashed.get(key, nothing) for key in keys)
+            planes = kernel.gather(squashed[grid.key], parent, tuple(others), PLANES[KINDS[chroma]])
+            g_planes = np.zeros_like(planes) if free else planes
+            at = max(grid.component - 1, 0), grid.level
+            net_here, g_here = ((a, bias[at], *rest) for a, bias, *rest in (nets[chroma], g_nets[chroma]))
+            total += unit * kernel.grid_cost(
+                free, unit, bounds, taps[chroma], grids[grid.key], planes, net_here, g_grids[grid.key], g_planes, g_here
+            )
+            if free:
+                g_parent, *g_others = (g_squashed.get(key, nothing) for key in keys)
+                kernel.gather_back(g_planes, g_squashed[grid.key], g_parent, tuple(g_others))
+        by_net = [array for some in g_nets for array in some]
+        ctx.gradients = [torch.from_numpy(g) for g in gradients]
+        ctx.gradients += [torch.from_numpy(g)[tuple(map(slice, t.shape))] for g, t in zip(by_net, net, strict=True)]
+        return q.new_tensor(total)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        scale = gradients[0] / -_LN2
-        return (None, None, *(g * scale for g in ctx.gradients))
+        return (None, None, *(g * gradients[0] for g in ctx.gradients))
 
 
-Small = tuple[tuple[Tap, ...], Tensor, Tensor, Tensor, Sequence[Tensor]]
-"""Taps, q, u, bias and planes of a grid."""
-
-
-def small_bits(grids: Sequence[Small], *net: Tensor) -> Tensor:
-    """Bits of many small grids of one network (a, b, b0, c, c0) at once.
-
-    A pass over a grid costs a few hundred calls whatever its size, so small ones share theirs.
-    """
+def _even(net: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """A context network whose first matrix has columns of zeros up to a multiple of 4."""
     a, *rest = net
-    places, sources, start = [], [a.new_zeros(1)], 0
-    for taps, q, u, _, planes in grids:
-        place = _places(taps, *q.shape).to(q.device)
-        places.append(torch.where(place > 0, place + start, 0))
-        sources += [u.reshape(-1), *(p.reshape(-1) for p in planes)]
-        start += (1 + len(planes)) * q.numel()
-    groups = torch.repeat_interleave(torch.arange(len(grids)), torch.tensor([grid[1].numel() for grid in grids]))
-    return _SmallBits.apply(  # type: ignore[no-untyped-call,no-any-return]
-        torch.cat(places, 1),
-        groups.to(a.device),
-        torch.cat(sources),
-        torch.cat([grid[1].reshape(-1) for grid in grids]),
-        a,
-        torch.stack([grid[3] for grid in grids], 1),
-        *rest,
-    )
+    return [np.concatenate([a, np.zeros((len(a), -a.shape[1] % 4), a.dtype)], 1), *rest]
 
 
 class _Sines(torch.autograd.Function):

@@ -27,7 +27,7 @@ _parallel = njit(parallel=_PRANGE, fastmath=True, error_model="numpy", cache=Tru
 
 # Numba takes plain constants for 64 bits wide, which would halve the lanes of a vector.
 _f, _i = np.float32, np.int32
-_0, _HALF, _1, _2 = _f(0), _f(0.5), _f(1), _f(2)
+_0, _QUARTER, _HALF, _THREE_QUARTERS, _1, _2 = _f(0), _f(0.25), _f(0.5), _f(0.75), _f(1), _f(2)
 _LN2, _LOG2E, _PI, _PER_PI = _f(np.log(2)), _f(1 / np.log(2)), _f(np.pi), _f(1 / np.pi)
 _TINY, _LOWEST = _f(1e-12), _f(-126)
 _BIAS, _SHIFT, _MANTISSA, _ROOT_HALF = _i(127), _i(23), _i(0x007FFFFF), _i(0x3F3504F3)
@@ -152,8 +152,13 @@ def _add_sums(out: np.ndarray, x: np.ndarray, n: int) -> None:
 
 
 @_compiled
-def _laplace(q: np.ndarray, out: np.ndarray, g_q: np.ndarray, low: float, high: float, n: int) -> np.float32:
-    """:func:`prancimg.fused.laplace` for a tile: the sum of ln P, its gradients by q and, in place, by out (2, n)."""
+def _laplace(
+    q: np.ndarray, out: np.ndarray, g_q: np.ndarray, low: np.float32, high: np.float32, unit: np.float32, n: int
+) -> float:
+    """:func:`prancimg.fused.laplace` for a tile: the sum of ln P.
+
+    The gradients of that sum times ``unit`` go to g_q and, by mean and scale, in place to out (2, n).
+    """
     total = _0
     for t in range(n):
         raw = out[1, t]
@@ -171,41 +176,138 @@ def _laplace(q: np.ndarray, out: np.ndarray, g_q: np.ndarray, low: float, high: 
         by_scale = _HALF * (e if far else (size + _HALF) * e1 - inside * e0) / p - (inside if far else _0)
         by_scale *= -inverse * _LN2
         blocked = (raw < low and by_scale < _0) or (raw > high and by_scale > _0)
-        by_q = by_q if d > _0 else (-by_q if d < _0 else _0)
-        g_q[t], out[0, t], out[1, t] = by_q, -by_q, _0 if blocked else by_scale
-    return total
+        by_q = unit * (by_q if d > _0 else (-by_q if d < _0 else _0))
+        g_q[t], out[0, t], out[1, t] = by_q, -by_q, _0 if blocked else unit * by_scale
+    return float(total)
+
+
+@_compiled
+def _edges(plane: np.ndarray) -> None:
+    """Repeat the edge of what lies two rows and columns inside a plane."""
+    height, width = plane.shape
+    for y in range(2, height - 2):
+        plane[y, 0] = plane[y, 1] = plane[y, 2]
+        plane[y, width - 2] = plane[y, width - 1] = plane[y, width - 3]
+    for y in range(2):
+        _copy(plane[y], plane[2], width)
+        _copy(plane[height - 1 - y], plane[height - 3], width)
+
+
+@_compiled
+def _edges_back(plane: np.ndarray) -> None:
+    """What was read beyond the edge belongs to the edge."""
+    height, width = plane.shape
+    for y in range(2):
+        _add(plane[2], plane[y], width)
+        _add(plane[height - 3], plane[height - 1 - y], width)
+    for y in range(2, height - 2):
+        plane[y, 2] += plane[y, 0] + plane[y, 1]
+        plane[y, width - 3] += plane[y, width - 2] + plane[y, width - 1]
+
+
+@_compiled
+def _raise_row(near: np.ndarray, straight: np.ndarray, x: np.ndarray, y: int, width: int) -> None:
+    """Row y of a grid x raised twofold, samples repeated and along straight lines."""
+    h, w = x.shape
+    mine, other = x[y // 2], x[min(y // 2 + 1, h - 1) if y % 2 else max(y // 2 - 1, 0)]
+    before = _QUARTER * other[0] + _THREE_QUARTERS * mine[0]
+    here = before
+    for i in range(w):
+        after = _QUARTER * other[min(i + 1, w - 1)] + _THREE_QUARTERS * mine[min(i + 1, w - 1)]
+        near[2 * i] = mine[i]
+        straight[2 * i] = _QUARTER * before + _THREE_QUARTERS * here
+        if 2 * i + 1 < width:
+            near[2 * i + 1] = mine[i]
+            straight[2 * i + 1] = _THREE_QUARTERS * here + _QUARTER * after
+        before, here = here, after
+
+
+@_parallel
+def gather(u: np.ndarray, parent: np.ndarray, others: tuple[np.ndarray, np.ndarray], number: int) -> np.ndarray:
+    """The ``number`` planes (h + 4, w + 4) that the context of a grid u (h, w) is read from, two rows wider all around.
+
+    The grid itself, zero outside; its parent raised twofold, once by repetition and once along straight lines; and
+    others of its size, all with the edge repeated. Those that are empty become zero.
+    """
+    height, width = u.shape
+    planes = np.empty((number, height + 4, width + 4), _f)
+    for y in prange(height + 4):
+        for x in range(width + 4):
+            planes[0, y, x] = _0
+        if 2 <= y < height + 2:
+            _copy(planes[0, y, 2:], u[y - 2], width)
+            if parent.size:
+                _raise_row(planes[1, y, 2:], planes[2, y, 2:], parent, y - 2, width)
+            for i in range(number - 3):
+                if others[i].size:
+                    _copy(planes[3 + i, y, 2:], others[i][y - 2], width)
+    for i in range(1, number):
+        if parent.size if i < 3 else others[i - 3].size:
+            _edges(planes[i])
+        else:
+            planes[i] = _0
+    return planes
+
+
+@_parallel
+def gather_back(planes: np.ndarray, u: np.ndarray, parent: np.ndarray, others: tuple[np.ndarray, np.ndarray]) -> None:
+    """Add gradients by what :func:`gather` returns, which are lost, to those by what it takes."""
+    height, width = u.shape
+    for i in range(1, len(planes)):
+        _edges_back(planes[i])
+    for y in prange(height):
+        _add(u[y], planes[0, y + 2, 2:], width)
+        for i in range(len(planes) - 3):
+            if others[i].size:
+                _add(others[i][y], planes[3 + i, y + 2, 2:], width)
+    h, w = parent.shape
+    for i in prange(h):
+        # One more column on either side, repeated: column x of the grid is x + 1 here.
+        row, near = np.zeros(2 * w + 2, _f), np.zeros(2 * w, _f)
+        for y in range(max(0, 2 * i - 1), min(height, 2 * i + 3)):
+            inside = y // 2 == i
+            end = (y == 0 and i == 0) or (y == 2 * h - 1 and i == h - 1)
+            weight = _1 if end else (_THREE_QUARTERS if inside else _QUARTER)
+            for x in range(width):
+                row[1 + x] += weight * planes[2, y + 2, 2 + x]
+            if inside:
+                _add(near, planes[1, y + 2, 2:], width)
+        row[0], row[2 * w + 1] = row[1], row[2 * w]
+        for x in range(w):
+            own = near[2 * x] + near[2 * x + 1] + _THREE_QUARTERS * (row[2 * x + 1] + row[2 * x + 2])
+            parent[i, x] += own + _QUARTER * (row[2 * x] + row[2 * x + 3])
 
 
 @_parallel
 def grid_cost(
     free: bool,
+    unit: float,
     bounds: np.ndarray,
     taps: np.ndarray,
     q: np.ndarray,
     planes: np.ndarray,
-    a: np.ndarray,
-    bias: np.ndarray,
-    b: np.ndarray,
-    b0: np.ndarray,
-    c: np.ndarray,
-    c0: np.ndarray,
-) -> tuple[np.ndarray, ...]:
-    """Σ ln P of a grid q (h, w) and the gradients of that sum.
+    net: tuple[np.ndarray, ...],
+    g_q: np.ndarray,
+    g_planes: np.ndarray,
+    g_net: tuple[np.ndarray, ...],
+) -> float:
+    """Σ ln P of a grid q (h, w); the gradients of that sum times ``unit`` are added to g_net and written to g_q.
 
-    ``planes`` (p, h + 4, w + 4) are read at ``taps`` (inputs, 3): plane (-1: zeros), row and column, 0 to 4. ``bounds``
-    hold the scale. The sides of a (hidden, inputs) and b are multiples of 4. Unless ``free``, the gradient by the
-    planes stays zero. Returns the sums by block (blocks,), the gradients by q and by planes, and those by a, bias, b,
-    b0, c, c0 by block.
+    ``planes`` (p, h + 4, w + 4) are read at ``taps`` (inputs, 3): plane, row and column, 0 to 4; if ``free``, the
+    gradient by them is added to g_planes. ``bounds`` hold the scale. The network is a (hidden, inputs),
+    bias (hidden), b, b0, c, c0, where the sides of a and b are multiples of 4.
     """
+    a, bias, b, b0, c, c0 = net
     height, width = q.shape
     hidden, inputs = a.shape
     blocks = (height + ROWS - 1) // ROWS
-    sums, g_q, g_planes = np.zeros(blocks), np.empty_like(q), np.zeros_like(planes)
+    sums = np.zeros(blocks)
     g_a, g_bias = np.zeros((blocks, hidden, inputs), _f), np.zeros((blocks, hidden), _f)
     g_b, g_b0 = np.zeros((blocks, hidden, hidden), _f), np.zeros((blocks, hidden), _f)
     g_c, g_c0 = np.zeros((blocks, 2, hidden), _f), np.zeros((blocks, 2), _f)
     a_t, b_t = a.T.copy(), b.T.copy()
     low, high = bounds[0], bounds[1]
+    scale = _f(unit)
     for parity in range(2):
         for half in prange((blocks + 1 - parity) // 2):
             block = 2 * half + parity
@@ -218,8 +320,7 @@ def grid_cost(
                     n = min(TILE, width - start)
                     for f in range(len(taps)):
                         p, dy, dx = taps[f]
-                        if p >= 0:
-                            _copy(x[f], planes[p, y + dy, start + dx :], n)
+                        _copy(x[f], planes[p, y + dy, start + dx :], n)
                     _fill(h1, bias, n)
                     _add_product(h1, a, x, n)
                     for i in range(hidden):
@@ -235,7 +336,7 @@ def grid_cost(
                             out[0, t] += c[0, i] * h2[i, t]
                             out[1, t] += c[1, i] * h2[i, t]
                     here = slice(start, start + n)
-                    sums[block] += _laplace(q[y, here], out, g_q[y, here], low, high, n)
+                    sums[block] += _laplace(q[y, here], out, g_q[y, here], low, high, scale, n)
                     _add_outer(g_c[block], out, h2, n)
                     _add_sums(g_c0[block], out, n)
                     for i in range(hidden):
@@ -255,9 +356,15 @@ def grid_cost(
                         _add_product(g_x, a_t, g_h, n)
                         for f in range(len(taps)):
                             p, dy, dx = taps[f]
-                            if p >= 0:
-                                _add(g_planes[p, y + dy, start + dx :], g_x[f], n)
-    return sums, g_q, g_planes, g_a, g_bias, g_b, g_b0, g_c, g_c0
+                            _add(g_planes[p, y + dy, start + dx :], g_x[f], n)
+    for block in range(blocks):
+        g_net[0][:] += g_a[block]
+        g_net[1][:] += g_bias[block]
+        g_net[2][:] += g_b[block]
+        g_net[3][:] += g_b0[block]
+        g_net[4][:] += g_c[block]
+        g_net[5][:] += g_c0[block]
+    return float(sums.sum())
 
 
 @_compiled

@@ -25,12 +25,12 @@ from prancimg.decoder import Model
 from prancimg.errors import PrancImgError
 from prancimg.field import Box, Pyramid, step_value, window
 from prancimg.fit_field import (
+    DUES,
     HARD,
     PRICES,
     Canvas,
     Fitted,
     GridAdam,
-    Grids,
     Setup,
     _planes,
     _price_for,
@@ -92,7 +92,7 @@ class WindowCanvas(Canvas):
         super().__init__(pixels, pyramid)
         self.known, self.free, self.beyond = known, free, pixels.new_zeros(())
 
-    def field(self, q: Grids, weights: Mapping[str, Tensor], step: float) -> Tensor:
+    def field(self, q: Tensor, weights: Mapping[str, Tensor], step: float) -> Tensor:
         """What the coefficients in the window make, and what those beyond it add."""
         return super().field(q, weights, step) + self.beyond
 
@@ -101,7 +101,7 @@ class WindowCanvas(Canvas):
         y = self.known
         for _ in range(rounds):
             y = y.round()
-            rest = self.pixels - self.paint(self.split(y), weights, step, r)
+            rest = self.pixels - self.paint(y, weights, step, r)
             y = torch.where(self.free, y + self._pyramid(rest, weights, step, r), self.known)
         return y
 
@@ -268,13 +268,13 @@ def _fit_window(
     step, r = step_value(header.step), relative_rate(header.rate)
     with torch.no_grad():
         seen = window(header.pyramid, field.q, network, step, place.box)
-        canvas.beyond = torch.from_numpy(np.array(seen)).to(device) - canvas.field(canvas.split(known), weights, step)
+        canvas.beyond = torch.from_numpy(np.array(seen)).to(device) - canvas.field(known, weights, step)
         y = torch.where(free, start(canvas, weights, header), known)
-    adam, dues, each = GridAdam(y.requires_grad_()), pixels.new_tensor(Setup().dues), price / pixels[0].numel()
+    adam, each = GridAdam(y.requires_grad_()), price / pixels[0].numel()
     for i in range(steps):
         q = torch.where(free, soften(y, i / steps, generator), known)
-        loss = canvas.error(canvas.split(q), weights, step, r)
-        loss = loss + each * (canvas.bits(canvas.split(q), canvas.split(fused.squash(q)), weights, r) @ dues)
+        loss = canvas.error(q, weights, step, r)
+        loss = loss + each * canvas.bits(q, fused.squash(q), weights, r, DUES)
         if not math.isfinite(loss.item()):
             raise PrancImgError("the fit diverged")
         loss.backward()  # type: ignore[no-untyped-call]
@@ -282,7 +282,7 @@ def _fit_window(
     whole = y.detach().round().clamp(1 - coder.MAGNITUDE, coder.MAGNITUDE - 1)
     ranks = torch.full_like(whole, math.inf)
     if trimmed:
-        order = cheapest(canvas, whole, weights, step, r, dues, each, 4)
+        order = cheapest(canvas, whole, weights, step, r, DUES, each, 4)
         ranks[torch.from_numpy(order).to(device)] = torch.linspace(0, 1, len(order), device=device)
-    found, when = ({key: part.cpu().numpy() for key, part in canvas.split(some).items()} for some in (whole, ranks))
+    found, when = ({key: part.cpu().numpy() for key, part in pyramid.split(some).items()} for some in (whole, ranks))
     return found, when

@@ -304,7 +304,10 @@ def interrupted(*_, **__):
 
 
 def interrupted_in_compiled_code(*_, **__):
-    raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
+    try:
+        raise SystemError("a callback returned a result with an exception set") from KeyboardInterrupt()
+    except SystemError as error:
+        raise SystemError("a function returned a result with an exception set") from error
 
 
 @pytest.mark.parametrize("interrupt", [interrupted, interrupted_in_compiled_code])

@@ -99,21 +99,17 @@ def leaves(y, weights):
 def test_the_picture_and_its_gradient_equal_the_renderers(problem):
     siren, canvas, y, weights = problem
     y, weights = leaves(y, weights)
-    fast = canvas.error(canvas.split(y), weights, 0.05, -0.25)
-    plain_field = features(canvas.pyramid, canvas.split(y), weights, 0.05)
+    fast = canvas.error(y, weights, 0.05, -0.25)
+    plain_field = features(canvas.pyramid, canvas.pyramid.split(y), weights, 0.05)
     plain = (paint(siren, weights, plain_field, 112) - canvas.pixels).square().mean()
     agree(fast, plain, y, weights)
 
 
-@pytest.mark.parametrize("small", [0, 500, fused.SMALL])
-@pytest.mark.parametrize("stripe", [140, fused.STRIPE])
-def test_the_bits_and_their_gradient_equal_plain_autograd(problem, monkeypatch, small, stripe):
+def test_the_bits_and_their_gradient_equal_plain_autograd(problem):
     _, canvas, y, weights = problem
-    monkeypatch.setattr(fused, "SMALL", small)
-    monkeypatch.setattr(fused, "STRIPE", stripe)
     y, weights = leaves(y, weights)
-    fast = canvas.bits(canvas.split(y), canvas.split(fused.squash(y)), weights, 0.3).sum()
-    agree(fast, plain_bits(canvas.pyramid, canvas.split(y), weights, 0.3), y, weights)
+    fast = canvas.bits(y, fused.squash(y), weights, 0.3)
+    agree(fast, plain_bits(canvas.pyramid, canvas.pyramid.split(y), weights, 0.3), y, weights)
 
 
 def test_soft_rounding_equals_its_formula():
@@ -150,8 +146,8 @@ def test_the_compiled_step_equals_plain_torch(shape):
         canvas = Canvas(pixels.to(dtype), pyramid)
         q = fused.soft_round(y_, noise.to(dtype), 0.3)
         terms = (
-            canvas.error(canvas.split(q), weights, 0.05, -0.25),
-            canvas.bits(canvas.split(q), canvas.split(fused.squash(q)), weights, 0.3).sum(),
+            canvas.error(q, weights, 0.05, -0.25),
+            canvas.bits(q, fused.squash(q), weights, 0.3),
         )
         return *terms, *(gradients(term, y_, weights) for term in terms)
 
@@ -169,14 +165,21 @@ def test_bits_of_integers_are_near_the_coders():
     siren, theta = load_prior(2)
     pyramid = Pyramid(64, 90)
     rng = np.random.default_rng(0)
-    q = {
-        g.key: np.rint(rng.laplace(0, 0.4 * (1 + g.level), (g.height, g.width))).astype(np.int32) for g in pyramid.grids
-    }
+    spread = np.concatenate([np.full(grid.count, 0.4 * (1 + grid.level)) for grid in pyramid.grids])
+    q = np.rint(rng.laplace(0, spread)).astype(np.int32)
     weights = {name: torch.from_numpy(w) for name, w in to_floats(siren, theta).items()}
-    floats = {key: torch.from_numpy(grid).float() for key, grid in q.items()}
-    squashed = {key: torch.from_numpy(context.squash(grid)).float() / 64 for key, grid in q.items()}
-    soft = Canvas(torch.zeros(3, 64, 90), pyramid).bits(floats, squashed, weights, 0.5).sum()
-    assert float(soft) == pytest.approx(context.cost(pyramid, q, context.networks(theta, 20, 160)), rel=0.02)
+    floats, squashed = torch.from_numpy(q).float(), torch.from_numpy(context.squash(q)).float() / 64
+    soft = Canvas(torch.zeros(3, 64, 90), pyramid).bits(floats, squashed, weights, 0.5)
+    exact = context.cost(pyramid, pyramid.split(q), context.networks(theta, 20, 160))
+    assert float(soft) == pytest.approx(exact, rel=0.02)
+
+
+def test_what_a_bit_counts_for_by_level(problem):
+    _, canvas, y, weights = problem
+    each = [float(canvas.bits(y, y, weights, 0.3, [0.0] * level + [1.0] + [0.0])) for level in range(4)]
+    assert all(bits > 0 for bits in each)
+    due = float(canvas.bits(y, y, weights, 0.3, (2.0, 1.0, 0.5, 0.25, 0.0)))
+    assert due == pytest.approx(2 * each[0] + each[1] + each[2] / 2 + each[3] / 4)
 
 
 def test_upsampling_is_the_renderers():

@@ -62,11 +62,11 @@ def test_a_window_sees_exactly_what_the_decided_coefficients_show(scene):
     weights = to_floats(model.siren, model.theta0)
     tensors = {name: torch.from_numpy(weight) for name, weight in weights.items()}
     step, r = step_value(header.step), fit_field.relative_rate(header.rate)
-    shown = canvas.paint(canvas.split(known), tensors, step, r)
+    shown = canvas.paint(known, tensors, step, r)
     assert (shown[:, 1:-1, 1:-1] * 255 - torch.from_numpy(whole[65:191, 129:255]).permute(2, 0, 1)).abs().max() > 4
     beyond = large.window(header.pyramid, field.q, weights, step, box)
-    canvas.beyond = torch.from_numpy(np.array(beyond)) - canvas.field(canvas.split(known), tensors, step)
-    shown = canvas.paint(canvas.split(known), tensors, step, r).clamp(0, 1).permute(1, 2, 0).numpy() * 255
+    canvas.beyond = torch.from_numpy(np.array(beyond)) - canvas.field(known, tensors, step)
+    shown = canvas.paint(known, tensors, step, r).clamp(0, 1).permute(1, 2, 0).numpy() * 255
     assert np.abs(shown[1:-1, 1:-1] - whole[65:191, 129:255]).max() < 1
 
 

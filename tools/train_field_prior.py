@@ -117,9 +117,8 @@ class Fit:
         """Distortion + price · rate at this stage."""
         part = self.age / LIFE / HARD
         q = soften(self.y, part, generator) if part < 1 else self.y.detach().round()
-        grids = self.canvas.split(q)
-        bits = self.canvas.bits(grids, self.canvas.split(fused.squash(q)), weights, self.r).sum()
-        return self.canvas.error(grids, weights, self.step, self.r) + self.price / CROP**2 * bits
+        bits = self.canvas.bits(q, fused.squash(q), weights, self.r)
+        return self.canvas.error(q, weights, self.step, self.r) + self.price / CROP**2 * bits
 
     def move(self) -> None:
         """One step of Adam on the grids, after the backward pass."""

@@ -80,16 +80,16 @@ def step(picture: np.ndarray) -> list[Row]:
     generator, quantiser, r = torch.Generator().manual_seed(0), step_value(header.step), relative_rate(header.rate)
 
     def bits(q: Any) -> Any:
-        return canvas.bits(canvas.split(q), canvas.split(fused.squash(q)), weights, r).sum()
+        return canvas.bits(q, fused.squash(q), weights, r)
 
     def whole() -> None:
         q = soften(y, 0.5, generator)
-        (canvas.error(canvas.split(q), weights, quantiser, r) + 1e-9 * bits(q)).backward()
+        (canvas.error(q, weights, quantiser, r) + 1e-9 * bits(q)).backward()
         y.grad = None
 
     parts = {
         "soft rounding": lambda: soften(y, 0.5, generator),
-        "picture error, forward and back": lambda: canvas.error(canvas.split(y), weights, quantiser, r).backward(),
+        "picture error, forward and back": lambda: canvas.error(y, weights, quantiser, r).backward(),
         "bits, forward and back": lambda: bits(y).backward(),
     }
     rows = [{"what": "step, compiled", "seconds": least(whole)}]
