@@ -158,19 +158,18 @@ class Fitted:
         """Integers in float32, of fewer bits the higher the shift.
 
         From 0 to 1 so large a share of the coefficients in their order moves towards zero by one; from 0 to -1 more and
-        more are rounded away from zero. Beyond, the quantiser's step changes by a code a unit, which costs much more.
+        more are rounded away from zero. Beyond, the quantiser's step also changes, by a code a unit, which costs much more.
         """
         near = min(max(shift, -1.0), 1.0)
         code = min(max(self.header.step + math.floor(shift - near), 0), STEP_CODES - 1)
-        q = np.rint(self.y)
+        ratio = step_value(self.header.step) / step_value(code)
         if near > 0:
-            places = self.cheapest[: round(near * len(self.cheapest))]
+            q, places = np.rint(self.y), self.cheapest[: round(near * len(self.cheapest))]
             q[places] -= np.sign(q[places])
+            q = np.rint(q * ratio)
         else:
-            q = np.copysign(np.maximum(np.abs(q), np.floor(np.abs(self.y) + 0.5 - _FILL * near)), self.y)
-        if code != self.header.step:
-            ratio = step_value(self.header.step) / step_value(code)
-            q = np.rint((q if near > 0 else self.y) * ratio)
+            y = self.y * np.float32(ratio)
+            q = np.copysign(np.maximum(np.rint(np.abs(y)), np.floor(np.abs(y) + 0.5 - _FILL * near)), y)
         return replace(self.header, step=code), q.clip(1 - coder.MAGNITUDE, coder.MAGNITUDE - 1) + 0.0
 
     def rounded(self, shift: float) -> tuple[Header, Coefficients]:
@@ -461,7 +460,7 @@ def fit_field(
     else:
         wanted = _Start(image, setup, device).bits(price, setup.levels or (1, 2))
         levels = setup.levels or finest_levels(wanted / count)
-    iterations = round(iterations * (1.0, 1.5, 2.0)[min(levels[0], 2)])  # without the finest grids a step costs less
+    iterations = steps_at(iterations, levels[0])
     adapted = adapted_to(wanted) if setup.adapted is None else setup.adapted
     header = setup.header(image, price, levels, adapted, seed)
     canvas, networks = Canvas(pixels, header.pyramid), Networks(Model.of(header), header.tensors, device)
@@ -618,6 +617,11 @@ def finest_levels(bpp: float) -> tuple[int, int]:
     """Finest levels of luma and chroma that pay at a rate, measured on photographs at equal time."""
     luma = 0 if bpp > 0.17 else 1 if bpp > 0.02 else 2
     return luma, 1 if bpp > 1.2 else max(2, luma + 1)
+
+
+def steps_at(iterations: int, luma_from: int) -> int:
+    """The steps of a fit from a finest level on: without the finest grids a step costs less."""
+    return round(iterations * (1.0, 1.5, 2.0)[min(luma_from, 2)])
 
 
 def adapted_to(bits: float) -> Adapted:

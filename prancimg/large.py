@@ -44,6 +44,7 @@ from prancimg.fit_field import (
     relative_rate,
     soften,
     start,
+    steps_at,
 )
 from prancimg.siren import FRACTION, to_floats
 
@@ -55,6 +56,8 @@ _GRAIN = 64
 """Windows begin where the samples of all levels do."""
 _SHEET, _TILES = 512, 4
 """The contact sheet: tiles of so many pixels a side, so many."""
+_MOST = 0.498
+"""What rounding takes off at most; a little less than a half, so that it stays what it was in float16."""
 _SLOPE = -0.8
 """About how the logarithm of the bits follows that of the price."""
 
@@ -113,6 +116,8 @@ class _Field:
         self.pyramid = pyramid
         sizes = {grid.key: (grid.height, grid.width) for grid in pyramid.grids}
         self.q = {key: np.zeros(size, np.int32) for key, size in sizes.items()}
+        self.rest = {key: np.zeros(size, np.float16) for key, size in sizes.items()}
+        """What was rounded off."""
         self.ranks = {key: np.full(size, np.inf, np.float32) for key, size in sizes.items()}
         """When each is to be given up, from 0 to 1 in its window; infinite: never."""
         self.held = {key: np.zeros(size, bool) for key, size in sizes.items()}
@@ -134,7 +139,7 @@ class _Field:
         done: dict[tuple[int, int], np.ndarray] = {}
         for grid in pyramid.grids:
             key, part = grid.key, self.part(grid.key, place.box)
-            whole = found[key].astype(np.int32)
+            whole = np.rint(found[key]).astype(np.int32)
             new = ~self.held[key][part]
             for axis, end in enumerate(place.core):
                 beyond = -(-end >> grid.level) + 1 - part[axis].start
@@ -144,6 +149,7 @@ class _Field:
             bits += coder.near_cost(whole[new], mean[flat], table[flat])
             done[key] = context.squash(whole)
             self.q[key][part][new], self.ranks[key][part][new] = whole[new], ranks[key][new]
+            self.rest[key][part][new] = (found[key] - whole)[new].clip(-_MOST, _MOST)
             self.held[key][part][new] = True
         return bits
 
@@ -184,7 +190,7 @@ def fit_large(
     model, field = Model.of(header), _Field(header.pyramid)
     theta = model.parameters(sample.fitted.alpha, header.tensors)
     weights, nets = to_floats(model.siren, theta), context.networks(theta, FRACTION, header.rate)
-    steps = round(HARD * iterations * (1.0, 1.5, 2.0)[min(header.luma_from, 2)])
+    steps = round(HARD * steps_at(iterations, header.luma_from))
     wanted, expected = bits - sample.fitted.network_bits, [sample.growth * start for start in sample.starts]
     spent = at_first = met = 0.0  # bits, those the first price would have made, and those expected
     for i, place in enumerate(places):
@@ -198,11 +204,12 @@ def fit_large(
         spent, at_first, met = spent + here, at_first + here / change, met + expected[i]
         if progress:
             progress((i + 1) / len(places))
-    q, ranks_of_all = (
-        np.concatenate([grids[grid.key].ravel() for grid in header.pyramid.grids]) for grids in (field.q, field.ranks)
+    q, rest, ranks_of_all = (
+        np.concatenate([grids[grid.key].ravel() for grid in header.pyramid.grids], dtype=np.float32)
+        for grids in (field.q, field.rest, field.ranks)
     )
     order = ranks_of_all.argsort(kind="stable")[: np.count_nonzero(np.isfinite(ranks_of_all))]
-    return Fitted(header, sample.fitted.alpha, q.astype(np.float32), order, sample.fitted.finest)
+    return Fitted(header, sample.fitted.alpha, q + rest, order, sample.fitted.finest)
 
 
 def _sample(
@@ -279,10 +286,11 @@ def _fit_window(
             raise PrancImgError("the fit diverged")
         loss.backward()  # type: ignore[no-untyped-call]
         adam.move(pace(i / steps) * min(1.0, (i + 1) / 2))
-    whole = y.detach().round().clamp(1 - coder.MAGNITUDE, coder.MAGNITUDE - 1)
+    y = y.detach().clamp(1 - coder.MAGNITUDE, coder.MAGNITUDE - 1)
+    whole = y.round()
     ranks = torch.full_like(whole, math.inf)
     if trimmed:
         order = cheapest(canvas, whole, weights, step, r, DUES, each, 4)
         ranks[torch.from_numpy(order).to(device)] = torch.linspace(0, 1, len(order), device=device)
-    found, when = ({key: part.cpu().numpy() for key, part in pyramid.split(some).items()} for some in (whole, ranks))
+    found, when = ({key: part.cpu().numpy() for key, part in pyramid.split(some).items()} for some in (y, ranks))
     return found, when
