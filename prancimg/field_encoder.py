@@ -20,7 +20,7 @@ from prancimg.siren import FRACTION
 
 Progress = Callable[[float], None]
 
-EFFORTS = {effort: round(14.25 * 2 ** (effort - 1)) for effort in range(1, 10)}
+EFFORTS = {effort: round(18 * 2 ** (effort - 1)) for effort in range(1, 10)}
 """Steps of a fit."""
 FITS = 5
 """Fits in search of a PSNR."""

@@ -38,15 +38,22 @@ RATE, NETWORK_RATE = 0.25, 1.2e-2
 """Learning rates: of the grids in units of the step, of the networks."""
 SHRINK = 0.3
 """What the analytic start's coefficients are moved towards zero by."""
-SCOUTS, SHORT = 2, 1.15
-"""Short fits of tiles in search of a price, and their bits relative to those of whole fits at the same price."""
+SCOUTS, SHORT = 2, 1.05
+"""Short fits of tiles in search of a price, if there is time, and their bits relative to those of whole fits at it."""
 SURPLUS = 1.4
 """The bits of the start, relative to those of the fit, at the same price."""
-STEERED = {0.3: (1.45, 0.4), 0.5: (1.14, 0.8), 0.65: (1.04, 1.4), 0.76: (1.01, 1.4)}
-"""At these shares of the steps: bits of the grids, rounded, relative to the end's, and how the price follows them."""
+STEERED = {
+    0.3: (1.38, 0.7),
+    0.5: (1.12, 1.0),
+    0.65: (1.05, 1.4),
+    0.75: (1.02, 1.4),
+    0.8: (1.02, 1.2),
+    0.84: (1.02, 1.2),
+}
+"""At these shares of the steps: bits if all were rounded, relative to the end's, and how the price follows them."""
 AIM = -0.005
 """The logarithm of the excess of bits to steer for: giving up a few percent can cost a decibel on smooth pictures."""
-LANDED = -0.03, 0.012
+LANDED = -0.02, 0.025
 """Where the logarithm of a steered fit's bits, relative to those asked for, is to end."""
 HARD, HARD_NETWORKS = 0.86, 0.7
 """Shares of the steps after which the grids, and before them the networks' coefficients, are rounded."""
@@ -469,7 +476,7 @@ def fit_field(
         with torch.no_grad():
             y = start(canvas, networks.start, header)
     adam = GridAdam(y)
-    repeats, i, seen = 0, 0, 0.0
+    repeated, i, seen = False, 0, 0.0
     fixed: Tensor | None = None
     error = pixels.new_ones(())
     table = torch.from_numpy(context.SQUASH).to(device, torch.float32) / 64
@@ -484,7 +491,7 @@ def fit_field(
 
     def trimmable(fitted: Fitted) -> Fitted:
         settled = {name: tensor.detach() for name, tensor in networks.weights(True)[0].items()}
-        step, r, groups = step_value(header.step), relative_rate(header.rate), min(max(iterations // 16, 4), 12)
+        step, r, groups = step_value(header.step), relative_rate(header.rate), min(max(iterations // 16, 2), 12)
         q = torch.from_numpy(fitted.y).to(y).round()
         return replace(fitted, cheapest=cheapest(canvas, q, settled, step, r, setup.dues, price / count, groups))
 
@@ -496,9 +503,9 @@ def fit_field(
                 now = state()
                 off = math.log(max(now.bits(0), 1e-9) / bits)
                 at_bound = price <= PRICES[0] * 1.01 if off < 0 else price >= PRICES[1] * 0.99
-                if not LANDED[0] < off < LANDED[1] and repeats < 2 and not at_bound:  # a change of rounding costs more
-                    repeats, i = repeats + 1, round((HARD - 0.25) * iterations)
-                    price = min(max(price * math.exp(2 * min(max(off - AIM, -0.3), 0.3)), PRICES[0]), PRICES[1])
+                if not LANDED[0] < off < LANDED[1] and not repeated and not at_bound:  # a change of rounding costs more
+                    repeated, i = True, round((HARD - 0.25) * iterations)
+                    price = min(max(price * math.exp(1.5 * min(max(off - AIM, -0.3), 0.3)), PRICES[0]), PRICES[1])
                     continue
                 if off > 0:
                     now = trimmable(now)
@@ -530,11 +537,8 @@ def fit_field(
         if fixed is None:
             adam.move(rate)
             for share, (ratio, strength) in STEERED.items():
-                if steered and not repeats and i == round(share * iterations):
-                    with torch.no_grad():
-                        q = y.round()
-                        spent = canvas.bits(q, squashed(q), weights, r) + own_bits
-                    ahead = math.log(max(spent.item(), 1e-9) / ratio / bits) - AIM
+                if steered and not repeated and i == round(share * iterations):
+                    ahead = math.log(max(state().bits(0), 1e-9) / ratio / bits) - AIM
                     price *= math.exp(strength * min(max(ahead, -0.5), 0.5))
                     price = min(max(price, PRICES[0]), PRICES[1])
         i += 1
@@ -586,7 +590,7 @@ def _price_for(
 
         return math.exp(seek(excess, math.log(price), -0.8, (low, high), below, 6))
 
-    for _ in range(SCOUTS):
+    for _ in range(min(SCOUTS, iterations // 30)):
         price = solve(0.1)
         found = fit_field(tiles, seed=0, iterations=max(10, iterations // 6), device=device, price=price, setup=scout)
         started = part.bits(price, levels)

@@ -241,7 +241,7 @@ class _FieldBits(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, pyramid: Pyramid, dues: tuple[float, ...], q: Tensor, u: Tensor, *net: Tensor) -> Tensor:
-        free, arrays = ctx.needs_input_grad[3], _arrays(q, u, *net)
+        back, free, arrays = any(ctx.needs_input_grad[3:]), ctx.needs_input_grad[3], _arrays(q, u, *net)
         gradients = [np.zeros_like(array) for array in arrays[:2]]
         grids, squashed = (pyramid.split(array) for array in arrays[:2])
         g_grids, g_squashed = (pyramid.split(array) for array in gradients)
@@ -257,9 +257,8 @@ class _FieldBits(torch.autograd.Function):
             g_planes = np.zeros_like(planes) if free else planes
             at = max(grid.component - 1, 0), grid.level
             net_here, g_here = ((a, bias[at], *rest) for a, bias, *rest in (nets[chroma], g_nets[chroma]))
-            total += unit * kernel.grid_cost(
-                free, unit, bounds, taps[chroma], grids[grid.key], planes, net_here, g_grids[grid.key], g_planes, g_here
-            )
+            places = grids[grid.key], planes, net_here, g_grids[grid.key], g_planes, g_here
+            total += unit * kernel.grid_cost(back, free, unit, bounds, taps[chroma], *places)
             if free:
                 g_parent, *g_others = (g_squashed.get(key, nothing) for key in keys)
                 kernel.gather_back(g_planes, g_squashed[grid.key], g_parent, tuple(g_others))

@@ -280,6 +280,7 @@ def gather_back(planes: np.ndarray, u: np.ndarray, parent: np.ndarray, others: t
 
 @_parallel
 def grid_cost(
+    back: bool,
     free: bool,
     unit: float,
     bounds: np.ndarray,
@@ -291,7 +292,7 @@ def grid_cost(
     g_planes: np.ndarray,
     g_net: tuple[np.ndarray, ...],
 ) -> float:
-    """Σ ln P of a grid q (h, w); the gradients of that sum times ``unit`` are added to g_net and written to g_q.
+    """Σ ln P of a grid q (h, w); its gradients times ``unit`` are written to g_q and, if ``back``, added to g_net.
 
     ``planes`` (p, h + 4, w + 4) are read at ``taps`` (inputs, 3): plane, row and column, 0 to 4; if ``free``, the
     gradient by them is added to g_planes. ``bounds`` hold the scale. The network is a (hidden, inputs),
@@ -337,6 +338,8 @@ def grid_cost(
                             out[1, t] += c[1, i] * h2[i, t]
                     here = slice(start, start + n)
                     sums[block] += _laplace(q[y, here], out, g_q[y, here], low, high, scale, n)
+                    if not back:
+                        continue
                     _add_outer(g_c[block], out, h2, n)
                     _add_sums(g_c0[block], out, n)
                     for i in range(hidden):
