@@ -456,8 +456,6 @@ def fit_field(
 ) -> Fitted:
     """Fit a field to a picture (H, W, 3) uint8 at a price, or without one so that its coefficients take ``bits``."""
     fused.keep_memory()
-    pixels = _planes(image, device)
-    generator = torch.Generator(device).manual_seed(seed)
     count = image.shape[0] * image.shape[1]
     steered = price is None
     levels = setup.levels or finest_levels(bits / count)
@@ -469,82 +467,122 @@ def fit_field(
         levels = setup.levels or finest_levels(wanted / count)
     iterations = steps_at(iterations, levels[0])
     adapted = adapted_to(wanted) if setup.adapted is None else setup.adapted
-    header = setup.header(image, price, levels, adapted, seed)
-    canvas, networks = Canvas(pixels, header.pyramid), Networks(Model.of(header), header.tensors, device)
-    y = pixels.new_zeros(sum(grid.count for grid in canvas.pyramid.grids))
-    if setup.analytic:
-        with torch.no_grad():
-            y = start(canvas, networks.start, header)
-    adam = GridAdam(y)
-    repeated, i, seen = False, 0, 0.0
-    fixed: Tensor | None = None
-    error = pixels.new_ones(())
-    table = torch.from_numpy(context.SQUASH).to(device, torch.float32) / 64
-
-    def squashed(q: Tensor) -> Tensor:
-        return torch.copysign(table[q.abs().clamp_max(256).long() + 256], q)
-
-    def state() -> Fitted:
-        alpha, coded = networks.integers()
-        finest = 0.0 if error.item() < FLAWLESS else -32.0
-        return Fitted(replace(header, tensors=coded), alpha, y.detach().cpu().numpy(), np.zeros(0, np.int64), finest)
-
-    def trimmable(fitted: Fitted) -> Fitted:
-        settled = {name: tensor.detach() for name, tensor in networks.weights(True)[0].items()}
-        step, r, groups = step_value(header.step), relative_rate(header.rate), min(max(iterations // 16, 2), 12)
-        q = torch.from_numpy(fitted.y).to(y).round()
-        return replace(fitted, cheapest=cheapest(canvas, q, settled, step, r, setup.dues, price / count, groups))
-
-    y.requires_grad_()
+    fit = _Fit(image, setup.header(image, price, levels, adapted, seed), price, bits, setup, device)
+    groups = min(max(iterations // 16, 2), 12)
+    moments = {round(share * iterations): how for share, how in STEERED.items()} if steered else {}
+    i, seen = 0, 0.0
     while i < iterations:
-        done = i / iterations
-        if fixed is None and done >= HARD:
-            if steered:
-                now = state()
-                off = math.log(max(now.bits(0), 1e-9) / bits)
-                at_bound = price <= PRICES[0] * 1.01 if off < 0 else price >= PRICES[1] * 0.99
-                if not LANDED[0] < off < LANDED[1] and not repeated and not at_bound:  # a change of rounding costs more
-                    repeated, i = True, round((HARD - 0.25) * iterations)
-                    price = min(max(price * math.exp(1.5 * min(max(off - AIM, -0.3), 0.3)), PRICES[0]), PRICES[1])
-                    continue
-                if off > 0:
-                    now = trimmable(now)
-                shift = _land(now, math.log(bits), 0.005) if off > 0 or at_bound else 0.0
-                coarser, landed = now.shifted(shift)
-                header = replace(header, step=coarser.step)
-                fixed = torch.from_numpy(landed).to(y)
-            else:
-                fixed = y.detach().round()
-            with torch.no_grad():  # what was rounded off may still fill a file that turns out too small
-                y.copy_(fixed + torch.where((y - fixed).abs() < 0.499, y - fixed, 0.0))
-        step, r = step_value(header.step), relative_rate(header.rate)
-        weights, own_bits = networks.weights(done >= HARD_NETWORKS)
-        if fixed is None:
-            part = done / HARD
-            q = soften(y, part, generator)
-            u = fused.squash(q)
-        else:
-            q, u = fixed, squashed(fixed)
-        error = canvas.error(q, weights, step, r)
-        bits_due = canvas.bits(q, u, weights, r, setup.dues) + own_bits
-        loss = error + price / count * bits_due
-        if not math.isfinite(loss.item()):
-            raise PrancImgError("the fit diverged")
-        if loss.requires_grad:
-            loss.backward()
-        rate = pace(done) * min(1.0, (i + 1) / 2)
-        networks.move(NETWORK_RATE * max(rate, 0.05), step)
-        if fixed is None:
-            adam.move(rate)
-            for share, (ratio, strength) in STEERED.items():
-                if steered and not repeated and i == round(share * iterations):
-                    ahead = math.log(max(state().bits(0), 1e-9) / ratio / bits) - AIM
-                    price *= math.exp(strength * min(max(ahead, -0.5), 0.5))
-                    price = min(max(price, PRICES[0]), PRICES[1])
+        if i >= HARD * iterations and fit.fixed is None:
+            if moments and fit.missed():
+                fit.change_price(fit.excess() - AIM, 1.5, 0.3)
+                moments, i = {}, round((HARD - 0.25) * iterations)  # once
+                continue
+            fit.settle(groups if steered else 0)
+        fit.step(i / iterations, min(1.0, (i + 1) / 2))
+        if i in moments and fit.fixed is None:
+            ratio, strength = moments[i]
+            fit.change_price(fit.excess() - math.log(ratio) - AIM, strength, 0.5)
         i += 1
         if progress and i / iterations > seen:
             progress(seen := i / iterations)
-    return trimmable(state()) if steered else state()
+    return fit.trimmable(groups) if steered else fit.state()
+
+
+class _Fit:
+    """A fit on its way."""
+
+    def __init__(
+        self, image: np.ndarray, header: Header, price: float, bits: float, setup: Setup, device: torch.device
+    ) -> None:
+        pixels = _planes(image, device)
+        self.header, self.price, self.wanted, self.setup = header, price, bits, setup
+        self.generator = torch.Generator(device).manual_seed(header.seed)
+        self.canvas = Canvas(pixels, header.pyramid)
+        self.networks = Networks(Model.of(header), header.tensors, device)
+        y = pixels.new_zeros(sum(grid.count for grid in header.pyramid.grids))
+        if setup.analytic:
+            with torch.no_grad():
+                y = start(self.canvas, self.networks.start, header)
+        self.y = y.requires_grad_()
+        self.adam, self.error = GridAdam(y), math.inf
+        self.fixed: Tensor | None = None
+        """The grids, when they are rounded for good, and squashed as the decoder does."""
+        self.squashed = y
+
+    @property
+    def _each(self) -> float:
+        """The price of a bit, in mean squared error."""
+        return self.price / self.canvas.pixels[0].numel()
+
+    def step(self, done: float, warm: float) -> None:
+        """One step of everything along its gradient, at a share of the way; ``warm`` slows down the first ones."""
+        step, r = step_value(self.header.step), relative_rate(self.header.rate)
+        weights, own_bits = self.networks.weights(done >= HARD_NETWORKS)
+        if self.fixed is None:
+            q = soften(self.y, done / HARD, self.generator)
+            u = fused.squash(q)
+        else:
+            q, u = self.fixed, self.squashed
+        error = self.canvas.error(q, weights, step, r)
+        loss = error + self._each * (self.canvas.bits(q, u, weights, r, self.setup.dues) + own_bits)
+        if not math.isfinite(loss.item()):
+            raise PrancImgError("the fit diverged")
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        self.error, rate = error.item(), pace(done) * warm
+        self.networks.move(NETWORK_RATE * max(rate, 0.05), step)
+        if self.fixed is None:
+            self.adam.move(rate)
+
+    def state(self) -> Fitted:
+        """The fit as it stands."""
+        alpha, coded = self.networks.integers()
+        header, y = replace(self.header, tensors=coded), self.y.detach().cpu().numpy()
+        return Fitted(header, alpha, y, np.zeros(0, np.int64), 0.0 if self.error < FLAWLESS else -32.0)
+
+    def trimmable(self, groups: int) -> Fitted:
+        """The same, with the order in which coefficients are given up."""
+        weights = {name: tensor.detach() for name, tensor in self.networks.weights(True)[0].items()}
+        step, r = step_value(self.header.step), relative_rate(self.header.rate)
+        q = self.y.detach().round()
+        return replace(
+            self.state(), cheapest=cheapest(self.canvas, q, weights, step, r, self.setup.dues, self._each, groups)
+        )
+
+    def excess(self) -> float:
+        """The logarithm of the bits, were all rounded now, relative to those wanted."""
+        return math.log(max(self.state().bits(0), 1e-9) / self.wanted)
+
+    def change_price(self, excess: float, strength: float, most: float) -> None:
+        """Follow an excess of bits."""
+        price = self.price * math.exp(strength * min(max(excess, -most), most))
+        self.price = min(max(price, PRICES[0]), PRICES[1])
+
+    def missed(self) -> bool:
+        """Whether the bits are off by more than rounding otherwise should make good, and a price can help."""
+        off = self.excess()
+        return not LANDED[0] < off < LANDED[1] and not self._at_bound(off)
+
+    def _at_bound(self, off: float) -> bool:
+        return self.price <= PRICES[0] * 1.01 if off < 0 else self.price >= PRICES[1] * 0.99
+
+    def settle(self, groups: int) -> None:
+        """Round for good: with ``groups`` for :func:`cheapest` so that the bits are not more than those wanted."""
+        if groups:
+            off, shift = self.excess(), 0.0
+            now = self.trimmable(groups) if off > 0 else self.state()
+            if off > 0 or self._at_bound(off):
+                shift = _land(now, math.log(self.wanted), 0.005)
+            coarser, landed = now.shifted(shift)
+            self.header = replace(self.header, step=coarser.step)
+            self.fixed = torch.from_numpy(landed).to(self.y)
+        else:
+            self.fixed = self.y.detach().round()
+        table = torch.from_numpy(context.SQUASH).to(self.fixed) / 64
+        self.squashed = torch.copysign(table[self.fixed.abs().clamp_max(256).long() + 256], self.fixed)
+        with torch.no_grad():  # what was rounded off may still fill a file that turns out too small
+            rest = self.y - self.fixed
+            self.y.copy_(self.fixed + torch.where(rest.abs() < 0.499, rest, 0.0))
 
 
 class _Start:
