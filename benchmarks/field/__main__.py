@@ -6,44 +6,147 @@ The loss is that of the decoded file: mean squared error on samples from 0 to 1 
 coefficients by the file's size; ``frozen`` keeps the networks of the prior, ``pranc`` adapts them along pseudo-random
 directions, ``whole`` is the identity basis: all weights; ``blank`` starts from an empty field; to ``even``, a bit is
 a bit at every level.
+
+The others send all weights, and start from another prior, in this process alone. ``untrained`` has none: three sine
+units that carry luma and chroma, random ones that are not read yet, a random context model. ``linear`` keeps its
+synthesis as it is, so that the picture is a linear map of the field, ``seeded`` only its sine units; both have the
+trained context model. ``orphaned`` starts without what the context reads from the coarser level, ``near`` without the
+neighbours two rows or columns away; their weights may come back, for the bits that takes.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 
-from prancimg import metrics
+from prancimg import context, decoder, fit_field, metrics
 from prancimg.codec import load_image
 from prancimg.decoder import decode_array
 from prancimg.field_encoder import file_of
-from prancimg.fit_field import FROZEN, PRANC, WHOLE, Setup, fit_field
+from prancimg.fit_field import FROZEN, PRANC, WHOLE, Setup
+from prancimg.prior import load_prior, pack_prior, unpack_prior
+from prancimg.siren import to_floats
+from tools.train_field_prior import initial
 
-SETUPS = {
-    "preset": Setup(),
-    "frozen": Setup(adapted=FROZEN),
-    "pranc": Setup(adapted=PRANC),
-    "whole": Setup(adapted=WHOLE),
-    "blank": Setup(analytic=False),
-    "even": Setup(dues=(1.0, 1.0, 1.0, 1.0)),
+Weights = dict[str, np.ndarray]
+CONTEXT = tuple(f"{kind}." for kind in context.KINDS)
+
+
+def untrained(trained: Weights) -> Weights:
+    """Of the trained weights' shapes."""
+    return {name: tensor.numpy() for name, tensor in initial().items()}
+
+
+def linear(trained: Weights) -> Weights:
+    """The trained context model under an untrained synthesis."""
+    return {name: trained[name] if name.startswith(CONTEXT) else plain for name, plain in untrained(trained).items()}
+
+
+def without(trained: Weights, dropped: Callable[[int], bool]) -> Weights:
+    """The trained weights, but for the first layer's of some features of the context."""
+    weights = dict(trained)
+    for kind in context.KINDS:
+        a = trained[f"{kind}.a"].copy()
+        a[:, [i for i in range(a.shape[1]) if dropped(i)]] = 0
+        weights[f"{kind}.a"] = a
+    return weights
+
+
+def orphaned(trained: Weights) -> Weights:
+    """Without the coarser level."""
+    first = len(context.CAUSAL)
+    return without(trained, lambda i: first <= i < first + 1 + len(context.PARENT))
+
+
+def near(trained: Weights) -> Weights:
+    """Without what is two rows or columns away on its own level."""
+    far = {i for i, offset in enumerate(context.CAUSAL) if max(map(abs, offset)) > 1}
+    return without(trained, far.__contains__)
+
+
+def only(*names: str) -> Mapping[str, tuple[int, int | None]]:
+    """All of some tensors of the synthesis, and of the context model."""
+    return {name: how for name, how in WHOLE.items() if name in names or name.startswith(CONTEXT)}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A setup, and what becomes of the prior's weights."""
+
+    setup: Setup
+    start: Callable[[Weights], Weights] | None = None
+
+
+VARIANTS = {
+    "preset": Variant(Setup()),
+    "frozen": Variant(Setup(adapted=FROZEN)),
+    "pranc": Variant(Setup(adapted=PRANC)),
+    "whole": Variant(Setup(adapted=WHOLE)),
+    "blank": Variant(Setup(analytic=False)),
+    "even": Variant(Setup(dues=(1.0, 1.0, 1.0, 1.0))),
+    "untrained": Variant(Setup(adapted=WHOLE), untrained),
+    "linear": Variant(Setup(adapted=only("scale", "taps")), linear),
+    "seeded": Variant(Setup(adapted=only("w1", "b1", "scale", "taps", "residual")), linear),
+    "orphaned": Variant(Setup(adapted=WHOLE), orphaned),
+    "near": Variant(Setup(adapted=WHOLE), near),
 }
 
 
-def measure(image: np.ndarray, price: float, steps: int, setup: Setup) -> dict[str, float]:
+@contextlib.contextmanager
+def prior(start: Callable[[Weights], Weights] | None) -> Iterator[None]:
+    """Encoder and decoder of this process take another prior for the shipped one."""
+    if start is None:
+        yield
+        return
+    siren, theta0 = load_prior(fit_field.PRIOR)
+    changed = unpack_prior(pack_prior(siren, start(to_floats(siren, theta0))))
+    with contextlib.ExitStack() as stack:
+        for module in (fit_field, decoder):
+            stack.enter_context(mock.patch.object(module, "load_prior", lambda _: changed))
+        yield
+
+
+def measure(image: np.ndarray, price: float, steps: int, variant: Variant) -> dict[str, float]:
     """PSNR in dB, MS-SSIM, bpp, loss and seconds of one fit."""
     began = time.monotonic()
-    fitted = fit_field(image, seed=0, iterations=steps, device=torch.device("cpu"), price=price, setup=setup)
-    data = file_of(fitted, 0.0)
-    seconds = time.monotonic() - began
-    quality = metrics.measure(image, decode_array(data))
+    with prior(variant.start):
+        how = {"seed": 0, "iterations": steps, "device": torch.device("cpu"), "price": price, "setup": variant.setup}
+        data = file_of(fit_field.fit_field(image, **how), 0.0)
+        seconds = time.monotonic() - began
+        quality = metrics.measure(image, decode_array(data))
     bpp = 8 * len(data) / (image.shape[0] * image.shape[1])
     loss = 10 ** (-quality["psnr"] / 10) + price * bpp
     return {**quality, "bpp": bpp, "loss": loss, "seconds": seconds}
+
+
+def table(results: list[dict[str, float | str]]) -> str:
+    """The loss of every variant relative to the preset's, as Markdown: geometric means of the photos by price."""
+    prices = sorted({float(row["price"]) for row in results})
+    lines = [
+        "| " + " | ".join(["", *(f"price {price:g}" for price in prices)]) + " |",
+        "| --- " * (len(prices) + 1) + "|",
+    ]
+    for name in dict.fromkeys(str(row["setup"]) for row in results):
+        cells = []
+        for price in prices:
+            logs = {
+                which: np.mean(
+                    [np.log(row["loss"]) for row in results if (row["setup"], row["price"]) == (which, price)]
+                )
+                for which in (name, "preset")
+            }
+            cells.append(f"{100 * (np.exp(logs[name] - logs['preset']) - 1):+.1f} %")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -52,18 +155,25 @@ def main() -> None:
     parser.add_argument("photos", type=Path, nargs="+")
     parser.add_argument("--price", type=float, nargs="+", default=[1e-3])
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--setups", nargs="+", choices=list(SETUPS), default=list(SETUPS))
+    parser.add_argument("--setups", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--crop", type=int, nargs=2, metavar=("W", "H"), help="only the middle of each photo")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    results = []
+    results: list[dict[str, float | str]] = []
     for photo in args.photos:
         image = load_image(photo)
+        if args.crop:
+            width, height = args.crop
+            top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+            image = image[top : top + height, left : left + width].copy()
         for price in args.price:
             for name in args.setups:
-                row = measure(image, price, args.steps, SETUPS[name])
+                row = measure(image, price, args.steps, VARIANTS[name])
                 results.append({"photo": photo.name, "price": price, "steps": args.steps, "setup": name, **row})
                 print(photo.name, price, name, {key: round(value, 6) for key, value in row.items()}, flush=True)
                 args.out.write_text(json.dumps(results, indent=1) + "\n")
+    if "preset" in args.setups:
+        print(table(results))
 
 
 if __name__ == "__main__":
