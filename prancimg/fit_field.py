@@ -63,6 +63,8 @@ DUES = 1.4, 1.0, 0.85, 0.7
 """What a bit counts for at levels 0, 1, 2, and at 3 and above, in the loss: the eye wants coarse features first."""
 FLAWLESS = 1.5e-5
 """Mean squared error (48 dB) below which more bits are not worth having."""
+_SPARSE = 0.1
+"""Bits a pixel below which even the highest price may not do, at the levels that are usual."""
 _TILE = 128
 _COARSER = 30
 """Step codes above the rate index: a field that has no time to grow starts with a coarser step than 0.04 at 1e-3."""
@@ -613,7 +615,7 @@ def _price_for(
     """
     whole, tiles = _Start(image, setup, device), contact_sheet(image)
     part = _Start(tiles, setup, device)
-    if setup.levels is None:
+    if setup.levels is None and bits < _SPARSE * whole.pixels[0].numel():
         while whole.bits(PRICES[1], levels) > bits and levels[0] < MAX_LEVELS - 1:  # not even the highest price will do
             levels = levels[0] + 1, max(levels[0] + 2, levels[1])
     scout = replace(setup, levels=levels, adapted=FROZEN)
