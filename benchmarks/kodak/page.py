@@ -129,12 +129,13 @@ def _curves(measured: Sequence[Measured], further: Sequence[Curve], most: float)
 
 
 def _scene(path: Path, measured: Sequence[Measured], files: Path, bpps: Sequence[float], exact: bool) -> Scene:
-    """The original and the files nearest to the rates."""
+    """The original and, of the files that make the curves, those nearest to the rates."""
     with Image.open(path) as opened:
         original = opened.convert("RGB")
     versions = {}
     for each in measured:
-        records = [record for task, record in each.records if task.image == path]
+        shown = each.each[path.stem].bpp if path.stem in each.each else ()
+        records = [record for task, record in each.records if task.image == path and record.bpp in shown]
         chosen = {_nearest(records, bpp).file: _nearest(records, bpp) for bpp in bpps if records}
         versions[each.codec.name] = [_picture(each, record, files, exact) for record in chosen.values()]
     size = path.stat().st_size
