@@ -475,11 +475,12 @@ def fit_field(
     i, seen = 0, 0.0
     while i < iterations:
         if i >= HARD * iterations and fit.fixed is None:
-            if moments and fit.missed():
-                fit.change_price(fit.excess() - AIM, 1.5, 0.3)
+            off = fit.excess() if steered else 0.0
+            if moments and fit.missed(off):
+                fit.change_price(off - AIM, 1.5, 0.3)
                 moments, i = {}, round((HARD - 0.25) * iterations)  # once
                 continue
-            fit.settle(groups if steered else 0)
+            fit.settle(off, groups if steered else 0)
         fit.step(i / iterations, min(1.0, (i + 1) / 2))
         if i in moments and fit.fixed is None:
             ratio, strength = moments[i]
@@ -560,18 +561,17 @@ class _Fit:
         price = self.price * math.exp(strength * min(max(excess, -most), most))
         self.price = min(max(price, PRICES[0]), PRICES[1])
 
-    def missed(self) -> bool:
-        """Whether the bits are off by more than rounding otherwise should make good, and a price can help."""
-        off = self.excess()
+    def missed(self, off: float) -> bool:
+        """Whether an excess of bits is more than rounding otherwise should make good, and a price can help."""
         return not LANDED[0] < off < LANDED[1] and not self._at_bound(off)
 
     def _at_bound(self, off: float) -> bool:
         return self.price <= PRICES[0] * 1.01 if off < 0 else self.price >= PRICES[1] * 0.99
 
-    def settle(self, groups: int) -> None:
-        """Round for good: with ``groups`` for :func:`cheapest` so that the bits are not more than those wanted."""
+    def settle(self, off: float, groups: int) -> None:
+        """Round for good: with ``groups`` for :func:`cheapest` so that an excess of bits, ``off``, is made good."""
         if groups:
-            off, shift = self.excess(), 0.0
+            shift = 0.0
             now = self.trimmable(groups) if off > 0 else self.state()
             if off > 0 or self._at_bound(off):
                 shift = _land(now, math.log(self.wanted), 0.005)
