@@ -28,6 +28,7 @@ from unittest import mock
 import numpy as np
 import torch
 
+from benchmarks.kodak.curves import markdown
 from prancimg import context, decoder, fit_field, metrics
 from prancimg.codec import load_image
 from prancimg.decoder import decode_array
@@ -130,11 +131,7 @@ def measure(image: np.ndarray, price: float, steps: int, variant: Variant) -> di
 
 def table(results: list[dict[str, float | str]]) -> str:
     """The loss of every variant relative to the preset's, as Markdown: geometric means of the photos by price."""
-    prices = sorted({float(row["price"]) for row in results})
-    lines = [
-        "| " + " | ".join(["", *(f"price {price:g}" for price in prices)]) + " |",
-        "| --- " * (len(prices) + 1) + "|",
-    ]
+    prices, rows = sorted({float(row["price"]) for row in results}), []
     for name in dict.fromkeys(str(row["setup"]) for row in results):
         cells = []
         for price in prices:
@@ -145,8 +142,8 @@ def table(results: list[dict[str, float | str]]) -> str:
                 for which in (name, "preset")
             }
             cells.append(f"{100 * (np.exp(logs[name] - logs['preset']) - 1):+.1f} %")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([name, *cells])
+    return markdown(["", *(f"price {price:g}" for price in prices)], rows)
 
 
 def main() -> None:
@@ -173,7 +170,7 @@ def main() -> None:
                 print(photo.name, price, name, {key: round(value, 6) for key, value in row.items()}, flush=True)
                 args.out.write_text(json.dumps(results, indent=1) + "\n")
     if "preset" in args.setups:
-        print(table(results))
+        print(table(results), end="")
 
 
 if __name__ == "__main__":
