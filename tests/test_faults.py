@@ -36,12 +36,27 @@ def untouched(folder) -> bool:
     ).read_bytes() == OLD
 
 
-def test_killed_writers_leave_the_old_file_or_the_new_one(tmp_path):
-    assert kill_writers(tmp_path, 3, random.Random(1)) == {"killed": 3, "not sound": 0}
+def test_killed_writers_leave_the_old_file_or_a_new_one(tmp_path):
+    count = kill_writers(tmp_path, 3, random.Random(1))
+    assert (count["killed"], count["not whole"]) == (3, 0)
 
 
 def test_killed_encoders_leave_the_old_file_or_the_new_one(tmp_path):
-    assert kill_encoders(tmp_path, 1, random.Random(1))["not sound"] == 0
+    count = kill_encoders(tmp_path, 1, random.Random(1))
+    assert (count["killed"], count["not whole"]) == (1, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="the system has no files without a name")
+@pytest.mark.parametrize("call", ["fdopen", "fsync", "chmod", "link", "replace"])
+def test_a_file_has_no_name_until_it_is_whole(tmp_path, call):
+    """A process that dies before any of these calls leaves nothing, but a whole file before the last."""
+    (tmp_path / "out").write_bytes(OLD)
+    die = f"import os; os.{call} = lambda *_, **__: os._exit(9)"
+    code = f"{die}\nfrom prancimg.files import write; write('out', b'new')"
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 9
+    assert (tmp_path / "out").read_bytes() == OLD
+    stray = [path.read_bytes() for path in tmp_path.iterdir() if path.name != "out"]
+    assert stray == ([b"new"] if call == "replace" else [])
 
 
 @pytest.mark.parametrize("nameless", [True, False], ids=["nameless", "named"])
