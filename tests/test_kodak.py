@@ -277,6 +277,29 @@ def test_a_bd_rate_needs_common_qualities_and_rising_curves():
     assert curves.delta(low, dented, "PSNR").akima == pytest.approx(0, abs=1e-9)
 
 
+def test_every_codec_is_compared_and_little_overlap_is_marked():
+    """A fitted one with all others, the others with the first of them; image by image only if there are several."""
+
+    def measured(codec, images, base):
+        points = [
+            (Task(Path(f"{i}.png"), codec, Setting(s)), record(0.1 * s, base + s, 0.9))
+            for i in images
+            for s in (1, 2, 3)
+        ]
+        return Measured(codec, images, points)
+
+    class Still(Fake):
+        sweep = (Setting(1), Setting(2), Setting(3))
+
+    fitted, first, second = Fake([], name="fitted"), Still([], name="first"), Still([], name="second")
+    for images, columns in ((["a"], 5), (["a", "b"], 8)):
+        three = [measured(codec, images, base) for codec, base in ((fitted, 30), (first, 30), (second, 30.5))]
+        table = curves.bd_table(three, [], "PSNR")
+        assert [row[:2] for row in table] == [["fitted", "first"], ["fitted", "second"], ["second", "first"]]
+        assert [row[4] for row in table] == ["31.0 … 33.0 dB", *["31.5 … 33.0 dB (little)"] * 2]
+        assert {len(row) for row in table} == {columns} == {len(curves.bd_head(images))}
+
+
 def test_result_files_have_compressais_shape_and_can_be_read_back(kodak_report):
     entry = json.loads((kodak_report / "rd" / "jpeg.json").read_text())
     assert set(entry) == {"name", "description", "results"}
@@ -334,7 +357,12 @@ def test_a_run_writes_everything(kodak_report):
         assert (kodak_report / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert b"<svg" in (kodak_report / "plots" / f"{name}.svg").read_bytes()
     table = (kodak_report / "tables.md").read_text()
-    assert "| prancimg siren | JPEG | " in table and "libjpeg_turbo" in table and "kodim" not in table
+    assert (
+        "| prancimg siren | JPEG | " in table
+        and "| WebP | JPEG | " in table
+        and "libjpeg_turbo" in table
+        and "kodim" not in table
+    )
 
 
 def test_the_page_needs_nothing_but_itself(kodak_report):

@@ -186,13 +186,14 @@ def complete(images: Sequence[str]) -> bool:
 
 
 def bd_table(measured: Sequence[Measured], further: Sequence[Curve], metric: str) -> list[list[str]]:
-    """Rows of text: a codec, another one, the BD-rate between them, on mean curves and image by image.
+    """Rows of text: a codec, another one, the BD-rate between them, on mean curves and, if several, image by image.
 
-    Every codec that fits a network is compared with all others; where a run has none, all codecs are with the first.
+    Every codec that fits a network is compared with all others, every other one with the first of its kind.
     """
-    tests = [each for each in measured if not each.codec.sweep]
+    tests, stills = ([each for each in measured if bool(each.codec.sweep) == still] for still in (False, True))
+    pairs = [(test, anchor) for test in tests for anchor in measured]
+    pairs += [(still, stills[0]) for still in stills]
     rows = []
-    pairs = [(test, anchor) for test in tests or measured for anchor in (measured if tests else measured[:1])]
     for test, anchor in pairs:
         if test is anchor:
             continue
@@ -200,17 +201,25 @@ def bd_table(measured: Sequence[Measured], further: Sequence[Curve], metric: str
         row = _row(test.mean, anchor.mean, metric)
         rows.append([*row, *_per_image([each for each in found if each])])
     rows += [[*_row(test.mean, anchor, metric), "–", "–", "0"] for test in tests for anchor in further]
-    return [row for row in rows if row[2:] != ["–", "–", "–", "–", "–", "0"]]
+    columns = len(bd_head(measured[0].images))
+    return [row[:columns] for row in rows if row[2:] != ["–", "–", "–", "–", "–", "0"]]
 
 
-BD_HEAD = ("codec", "against", "Akima", "PCHIP", "overlap", "mean of images", "best … worst image", "images")
+def bd_head(images: Sequence[str]) -> tuple[str, ...]:
+    """The columns of :func:`bd_table` for a run of these images."""
+    head = ("codec", "against", "Akima", "PCHIP", "overlap")
+    return head if len(images) == 1 else (*head, "mean of images", "best … worst image", "images")
+
+
+LITTLE = 2.0
+"""Overlap in decibels below which a BD-rate says little."""
 
 
 def _row(test: Curve, anchor: Curve, metric: str) -> list[str]:
     found = delta(anchor, test, metric)
     if found is None:
         return [test.name, anchor.name, "–", "–", "–"]
-    overlap = f"{found.low:.1f} … {found.high:.1f} dB"
+    overlap = f"{found.low:.1f} … {found.high:.1f} dB" + (" (little)" if found.high - found.low < LITTLE else "")
     return [test.name, anchor.name, f"{found.akima:+.1f} %", f"{found.pchip:+.1f} %", overlap]
 
 

@@ -13,7 +13,7 @@ from string import Template
 from PIL import Image
 
 from benchmarks.kodak import plots
-from benchmarks.kodak.curves import BD_HEAD, METRICS, SPEED_HEAD, Curve, Measured, complete, delta, markdown
+from benchmarks.kodak.curves import LITTLE, METRICS, SPEED_HEAD, Curve, Measured, bd_head, complete, delta, markdown
 from benchmarks.kodak.records import Record
 from prancimg.viewer import Picture, Scene, as_script, viewer
 
@@ -48,7 +48,7 @@ def as_markdown(facts: Facts, tables: Tables, speeds: Sequence[Sequence[str]]) -
     parts = [f"{facts.title}.\n\nMeasured on {facts.machine}.\n"]
     for metric, rows in tables.items():
         parts.append(f"BD-rate at equal {metric}: the change of file size for the same quality; negative is smaller.\n")
-        parts.append(markdown(BD_HEAD, rows))
+        parts.append(markdown(bd_head(facts.images), rows))
     parts += ["Means over all images and settings:\n", markdown(SPEED_HEAD, speeds)]
     return "\n".join(parts)
 
@@ -65,7 +65,7 @@ def page(
 ) -> bytes:
     """The whole file; ``files`` is the folder of the measured ones, ``bpps`` the rates to look at."""
     template = Template((HERE / "page.html").read_text())
-    exact = len(images) <= FEW
+    exact, head = len(images) <= FEW, bd_head(facts.images)
     scenes = [_scene(path, measured, files, bpps, exact) for path in images]
     filled = template.substitute(
         style=(HERE / "page.css").read_text(),
@@ -75,7 +75,9 @@ def page(
         machine=escape(facts.machine),
         summary=_summary(measured),
         curves=as_script(_curves(measured, further, max(1.0, 1.5 * max(bpps)))),
-        tables="".join(f"<h3>At equal {metric}</h3>{_table(BD_HEAD, rows)}" for metric, rows in tables.items()),
+        tables="".join(f"<h3>At equal {metric}</h3>{_table(head, rows)}" for metric, rows in tables.items()),
+        little=f"{LITTLE:.0f}",
+        by_image="" if len(images) == 1 else _BY_IMAGE,
         speeds=_table(SPEED_HEAD, speeds),
         points=_points(measured),
         sources="".join(f"<li><b>{escape(c.name)}</b>: {escape(c.description)}</li>" for c in further),
@@ -85,6 +87,7 @@ def page(
     return filled.encode()
 
 
+_BY_IMAGE = "The last columns compare image by image: the mean (Akima, PCHIP in brackets) and the range."
 _COPIES = {
     True: "JPEG, WebP and AVIF files are shown by your browser as they are; all other pictures are lossless copies of "
     "what the decoder returned.",
@@ -121,8 +124,10 @@ def _curves(measured: Sequence[Measured], further: Sequence[Curve], most: float)
             **{metric: None if q is None else [round(float(x), 4) for x in q] for metric, q in values.items()},
         }
 
-    views = {"Mean of all images": [series(m.mean, plots.STYLES[m.codec.slug][0]) for m in measured]}
-    for image in measured[0].images:
+    images = measured[0].images
+    mean = [series(m.mean, plots.STYLES[m.codec.slug][0]) for m in measured]
+    views = {} if len(images) == 1 else {f"Mean of {len(images)} images": mean}
+    for image in images:
         shown = [(m.each[image], plots.STYLES[m.codec.slug][0]) for m in measured if image in m.each]
         views[image] = [series(curve, colour) for curve, colour in shown]
     return {"views": views, "further": [series(curve, None) for curve in further], "axis": plots.AXIS, "most": most}
@@ -136,7 +141,8 @@ def _scene(path: Path, measured: Sequence[Measured], files: Path, bpps: Sequence
     for each in measured:
         shown = each.each[path.stem].bpp if path.stem in each.each else ()
         records = [record for task, record in each.records if task.image == path and record.bpp in shown]
-        chosen = {_nearest(records, bpp).file: _nearest(records, bpp) for bpp in bpps if records}
+        nearest = [_nearest(records, bpp) for bpp in bpps if records]
+        chosen = {record.file: record for record in nearest}
         versions[each.codec.name] = [_picture(each, record, files, exact) for record in chosen.values()]
     size = path.stat().st_size
     caption = f"{8 * size / (original.width * original.height):.2f} bpp as PNG, {size:,} bytes"
