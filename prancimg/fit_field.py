@@ -65,6 +65,8 @@ FLAWLESS = 1.5e-5
 """Mean squared error (48 dB) below which more bits are not worth having."""
 _SPARSE = 0.1
 """Bits a pixel below which even the highest price may not do, at the levels that are usual."""
+REFRESH = 8
+"""Steps after which it is looked up again which contexts hold anything but zeros."""
 _TILE = 128
 _COARSER = 30
 """Step codes above the rate index: a field that has no time to grow starts with a coarser step than 0.04 at 1e-3."""
@@ -296,14 +298,20 @@ class Canvas:
         return fused.picture_error(field, self.pixels, *net)
 
     def bits(
-        self, q: Tensor, u: Tensor, weights: Mapping[str, Tensor], r: float, dues: Sequence[float] = (1.0,)
+        self,
+        q: Tensor,
+        u: Tensor,
+        weights: Mapping[str, Tensor],
+        r: float,
+        dues: Sequence[float] = (1.0,),
+        busy: Tensor | None = None,
     ) -> Tensor:
-        """Bits of all coefficients, packed, from what they are squashed to; one of level l counts for ``dues`` of l."""
+        """Bits of all coefficients, packed, from what they are squashed to: :func:`prancimg.fused.field_bits`."""
         nets = {}
         for kind in context.KINDS:
             a, bias, slope, *rest = (weights[f"{kind}.{name}"] for name in ("a", "bias", "slope", "b", "b0", "c", "c0"))
             nets[kind] = a, bias + slope * r, *rest
-        return fused.field_bits(self.pyramid, q, u, nets, dues)
+        return fused.field_bits(self.pyramid, q, u, nets, dues, busy)
 
 
 def cheapest(
@@ -324,8 +332,10 @@ def cheapest(
     guesses.
     """
 
+    busy = fused.busy(canvas.pyramid, q)
+
     def bits(q: Tensor, u: Tensor) -> Tensor:
-        return canvas.bits(q, u, weights, r, dues)
+        return canvas.bits(q, u, weights, r, dues, busy)
 
     sign, u = q.sign(), fused.squash(q)
     change = fused.squash(q - sign) - u
@@ -507,7 +517,8 @@ class _Fit:
             with torch.no_grad():
                 y = start(self.canvas, self.networks.start, header)
         self.y = y.requires_grad_()
-        self.adam, self.error = GridAdam(y), math.inf
+        self.adam, self.error, self.steps = GridAdam(y), math.inf, 0
+        self.busy = fused.busy(header.pyramid, y)
         self.fixed: Tensor | None = None
         """The grids, when they are rounded for good, and squashed as the decoder does."""
         self.squashed = y
@@ -524,10 +535,13 @@ class _Fit:
         if self.fixed is None:
             q = soften(self.y, done / HARD, self.generator)
             u = fused.squash(q)
+            if self.steps % REFRESH == 0:
+                self.busy = fused.busy(self.header.pyramid, self.y)
         else:
             q, u = self.fixed, self.squashed
+        self.steps += 1
         error = self.canvas.error(q, weights, step, r)
-        loss = error + self._each * (self.canvas.bits(q, u, weights, r, self.setup.dues) + own_bits)
+        loss = error + self._each * (self.canvas.bits(q, u, weights, r, self.setup.dues, self.busy) + own_bits)
         if not math.isfinite(loss.item()):
             raise PrancImgError("the fit diverged")
         if loss.requires_grad:
@@ -580,6 +594,7 @@ class _Fit:
             self.fixed = torch.from_numpy(landed).to(self.y)
         else:
             self.fixed = self.y.detach().round()
+        self.busy = fused.busy(self.header.pyramid, self.fixed)
         table = torch.from_numpy(context.SQUASH).to(self.fixed) / 64
         self.squashed = torch.copysign(table[self.fixed.abs().clamp_max(256).long() + 256], self.fixed)
         with torch.no_grad():  # what was rounded off may still fill a file that turns out too small

@@ -28,8 +28,8 @@ STRIPE = 12288
 NEAREST, BILINEAR = (0.0, 0.0, 1.0, 0.0), (0.0, 0.25, 0.75, 0.0)
 """Taps of :func:`upsample` that repeat samples, or lay straight lines through them."""
 MIDDLE = ((0, 0),)
-PLANES = {"luma": 3, "chroma": 5}
-"""What a context is read from: the grid, its parent raised in two ways; for chroma also luma and the first chroma."""
+_PLANES = (CAUSAL, MIDDLE, PARENT), (CAUSAL, MIDDLE, PARENT, LUMA, MIDDLE)
+"""What contexts of luma and chroma read of the grid, its parent raised in two ways, luma and the first chroma."""
 _LOW, _HIGH = -16 / 4, (TABLES - 1 - 16) / 4
 _LN2 = math.log(2)
 
@@ -177,22 +177,47 @@ Network = Sequence[Tensor]
 """a (hidden, inputs), bias (components, levels, hidden), b, b0, c, c0."""
 
 
+def busy(pyramid: Pyramid, q: Tensor) -> Tensor:
+    """Where the context of coefficients q, packed, holds anything but zeros once they are rounded: packed, bool."""
+    q = q.detach().round()
+    grids, found = pyramid.split(q), torch.empty_like(q, dtype=torch.bool)
+    for grid in pyramid.grids:
+        if compiled(q):
+            arrays = {key: part.numpy() for key, part in grids.items()}
+            planes = kernel.gather(arrays[grid.key], *_beside(grid, arrays), len(_PLANES[grid.component > 0]))
+            here = torch.from_numpy(kernel.any_near(planes, _taps(grid)))
+        else:
+            here = _features(grid, grids).ne(0).any(0).view(grid.height, grid.width)
+        pyramid.split(found)[grid.key][:] = here
+    return found
+
+
 def field_bits(
-    pyramid: Pyramid, q: Tensor, u: Tensor, nets: Mapping[str, Network], dues: Sequence[float] = (1.0,)
+    pyramid: Pyramid,
+    q: Tensor,
+    u: Tensor,
+    nets: Mapping[str, Network],
+    dues: Sequence[float] = (1.0,),
+    busy: Tensor | None = None,
 ) -> Tensor:
     """Bits of all grids by the context model; q and u hold the coefficients, and squashed, one after the other.
 
-    A bit of level l counts for dues[l], or for the last of them.
+    A bit of level l counts for dues[l], or for the last of them. Where a context is not :func:`busy` it is taken for
+    zeros, and so are its gradients: most contexts are, and then cost next to nothing.
     """
+    if busy is None:
+        busy = torch.ones_like(q, dtype=torch.bool)
     if compiled(q):
         net = (tensor for kind in KINDS for tensor in nets[kind])
-        return _FieldBits.apply(pyramid, tuple(dues), q, u, *net)  # type: ignore[no-untyped-call,no-any-return]
+        return _FieldBits.apply(pyramid, tuple(dues), busy, q, u, *net)  # type: ignore[no-untyped-call,no-any-return]
     total = q.new_zeros(())
-    grids, squashed = pyramid.split(q), pyramid.split(u)
+    grids, squashed, where = pyramid.split(q), pyramid.split(u), pyramid.split(busy)
     for grid in pyramid.grids:
         a, bias, b, b0, c, c0 = nets[KINDS[grid.component > 0]]
         bias = bias[max(grid.component - 1, 0), grid.level][:, None]
-        h = torch.relu(a @ _features(grid, squashed) + bias)
+        read = _features(grid, squashed)
+        read = read - read.detach() * ~where[grid.key].view(-1)
+        h = torch.relu(a @ read + bias)
         h = h + torch.relu(b @ h + b0[:, None])
         mean, scale = c @ h + c0[:, None]
         log = _LogProbability.apply(grids[grid.key].reshape(-1), mean, scale)  # type: ignore[no-untyped-call]
@@ -230,38 +255,43 @@ def _features(grid: Grid, u: Mapping[tuple[int, int], Tensor]) -> Tensor:
     return torch.stack(rows).view(len(rows), -1)
 
 
-def _taps(kind: str) -> np.ndarray:
+def _beside(grid: Grid, u: Mapping[tuple[int, int], np.ndarray]) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """What a context is read from beside its grid: the parent, luma and the first chroma; empty where there is none."""
+    parent, luma, first = (u.get(key, np.empty((0, 0), np.float32)) for key in _sources(grid))
+    return parent, (luma, first)
+
+
+def _taps(grid: Grid) -> np.ndarray:
     """Plane, row and column of every feature, as :func:`prancimg.kernel.grid_cost` reads them."""
-    planes = (CAUSAL, MIDDLE, PARENT, LUMA, MIDDLE)[: PLANES[kind]]
-    return np.array([(plane, 2 + dy, 2 + dx) for plane, offsets in enumerate(planes) for dy, dx in offsets])
+    planes = enumerate(_PLANES[grid.component > 0])
+    return np.array([(plane, 2 + dy, 2 + dx) for plane, offsets in planes for dy, dx in offsets])
 
 
 class _FieldBits(torch.autograd.Function):
     """:func:`field_bits`, compiled."""
 
     @staticmethod
-    def forward(ctx: Any, pyramid: Pyramid, dues: tuple[float, ...], q: Tensor, u: Tensor, *net: Tensor) -> Tensor:
-        back, free, arrays = any(ctx.needs_input_grad[3:]), ctx.needs_input_grad[3], _arrays(q, u, *net)
+    def forward(
+        ctx: Any, pyramid: Pyramid, dues: tuple[float, ...], busy: Tensor, q: Tensor, u: Tensor, *net: Tensor
+    ) -> Tensor:
+        back, free, arrays = any(ctx.needs_input_grad[4:]), ctx.needs_input_grad[4], _arrays(q, u, *net)
         gradients = [np.zeros_like(array) for array in arrays[:2]]
-        grids, squashed = (pyramid.split(array) for array in arrays[:2])
+        grids, squashed, where = (pyramid.split(array) for array in (*arrays[:2], busy.numpy()))
         g_grids, g_squashed = (pyramid.split(array) for array in gradients)
         half = 2 + len(net) // 2
         nets = [_even(arrays[2:half]), _even(arrays[half:])]
         g_nets = [[np.zeros_like(array) for array in some] for some in nets]
-        taps, bounds = [_taps(kind) for kind in KINDS], np.array([_LOW, _HIGH], np.float32)
-        nothing, total = np.empty((0, 0), np.float32), 0.0
+        bounds, total = np.array([_LOW, _HIGH], np.float32), 0.0
         for grid in pyramid.grids:
-            chroma, unit, keys = int(grid.component > 0), _bit(grid, dues), _sources(grid)
-            parent, *others = (squashed.get(key, nothing) for key in keys)
-            planes = kernel.gather(squashed[grid.key], parent, tuple(others), PLANES[KINDS[chroma]])
+            chroma, unit, taps = int(grid.component > 0), _bit(grid, dues), _taps(grid)
+            planes = kernel.gather(squashed[grid.key], *_beside(grid, squashed), len(_PLANES[chroma]))
             g_planes = np.zeros_like(planes) if free else planes
             at = max(grid.component - 1, 0), grid.level
             net_here, g_here = ((a, bias[at], *rest) for a, bias, *rest in (nets[chroma], g_nets[chroma]))
-            places = grids[grid.key], planes, net_here, g_grids[grid.key], g_planes, g_here
-            total += unit * kernel.grid_cost(back, free, unit, bounds, taps[chroma], *places)
+            places = where[grid.key], grids[grid.key], planes, net_here, g_grids[grid.key], g_planes, g_here
+            total += unit * kernel.grid_cost(back, free, unit, bounds, taps, *places)
             if free:
-                g_parent, *g_others = (g_squashed.get(key, nothing) for key in keys)
-                kernel.gather_back(g_planes, g_squashed[grid.key], g_parent, tuple(g_others))
+                kernel.gather_back(g_planes, g_squashed[grid.key], *_beside(grid, g_squashed))
         by_net = [array for some in g_nets for array in some]
         ctx.gradients = [torch.from_numpy(g) for g in gradients]
         ctx.gradients += [torch.from_numpy(g)[tuple(map(slice, t.shape))] for g, t in zip(by_net, net, strict=True)]
@@ -269,7 +299,7 @@ class _FieldBits(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, None, *(g * gradients[0] for g in ctx.gradients))
+        return (None, None, None, *(g * gradients[0] for g in ctx.gradients))
 
 
 def _even(net: Sequence[np.ndarray]) -> list[np.ndarray]:

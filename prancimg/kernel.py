@@ -279,12 +279,85 @@ def gather_back(planes: np.ndarray, u: np.ndarray, parent: np.ndarray, others: t
 
 
 @_parallel
+def any_near(planes: np.ndarray, taps: np.ndarray) -> np.ndarray:
+    """Where anything but zero is read from ``planes`` (p, h + 4, w + 4) at ``taps``: (h, w) bool."""
+    height, width = planes.shape[1] - 4, planes.shape[2] - 4
+    found = np.zeros((height, width), np.bool_)
+    for y in prange(height):
+        for f in range(len(taps)):
+            p, dy, dx = taps[f]
+            for x in range(width):
+                found[y, x] |= planes[p, y + dy, x + dx] != _0
+    return found
+
+
+@_compiled
+def _apply(net: tuple[np.ndarray, ...], x: np.ndarray, work: tuple[np.ndarray, ...], n: int) -> None:
+    """A context network (see :func:`grid_cost`) on a tile x (inputs, n): two layers, the sum of both, the output."""
+    a, bias, b, b0, c, c0 = net
+    h1, r, h2, out = work
+    _fill(h1, bias, n)
+    _add_product(h1, a, x, n)
+    for i in range(len(h1)):
+        for t in range(n):
+            h1[i, t] = max(h1[i, t], _0)
+    _fill(r, b0, n)
+    _add_product(r, b, h1, n)
+    _fill(out, c0, n)
+    for i in range(len(r)):
+        for t in range(n):
+            r[i, t] = max(r[i, t], _0)
+            h2[i, t] = h1[i, t] + r[i, t]
+            out[0, t] += c[0, i] * h2[i, t]
+            out[1, t] += c[1, i] * h2[i, t]
+
+
+@_compiled
+def _apply_back(
+    net: tuple[np.ndarray, ...],
+    b_t: np.ndarray,
+    x: np.ndarray,
+    work: tuple[np.ndarray, ...],
+    g_net: tuple[np.ndarray, ...],
+    g_work: tuple[np.ndarray, ...],
+    n: int,
+) -> None:
+    """Gradients by the output, now in ``work``, to those by the network, added, and by the first layer, in g_work."""
+    c = net[4]
+    h1, r, h2, out = work
+    g_a, g_bias, g_b, g_b0, g_c, g_c0 = g_net
+    g_h, g_r = g_work
+    _add_outer(g_c, out, h2, n)
+    _add_sums(g_c0, out, n)
+    for i in range(len(h1)):
+        for t in range(n):
+            g_h[i, t] = c[0, i] * out[0, t] + c[1, i] * out[1, t]
+            g_r[i, t] = g_h[i, t] if r[i, t] > _0 else _0
+    _add_outer(g_b, g_r, h1, n)
+    _add_sums(g_b0, g_r, n)
+    _add_product(g_h, b_t, g_r, n)
+    for i in range(len(h1)):
+        for t in range(n):
+            g_h[i, t] = g_h[i, t] if h1[i, t] > _0 else _0
+    _add_outer(g_a, g_h, x, n)
+    _add_sums(g_bias, g_h, n)
+
+
+@_compiled
+def _room(hidden: int, n: int) -> tuple[np.ndarray, ...]:
+    """What :func:`_apply` works in."""
+    h1, r, h2 = np.empty((hidden, n), _f), np.empty((hidden, n), _f), np.empty((hidden, n), _f)
+    return h1, r, h2, np.empty((2, n), _f)
+
+
+@_parallel
 def grid_cost(
     back: bool,
     free: bool,
     unit: float,
     bounds: np.ndarray,
     taps: np.ndarray,
+    busy: np.ndarray,
     q: np.ndarray,
     planes: np.ndarray,
     net: tuple[np.ndarray, ...],
@@ -295,71 +368,92 @@ def grid_cost(
     """Σ ln P of a grid q (h, w); its gradients times ``unit`` are written to g_q and, if ``back``, added to g_net.
 
     ``planes`` (p, h + 4, w + 4) are read at ``taps`` (inputs, 3): plane, row and column, 0 to 4; if ``free``, the
-    gradient by them is added to g_planes. ``bounds`` hold the scale. The network is a (hidden, inputs),
-    bias (hidden), b, b0, c, c0, where the sides of a and b are multiples of 4.
+    gradient by them is added to g_planes. Where a position is not ``busy`` (h, w), zeros are read instead, all at once,
+    and the gradient is that at zeros. ``bounds`` hold the scale. The network is a (hidden, inputs), bias (hidden), b,
+    b0, c, c0, where the sides of a and b are multiples of 4.
     """
-    a, bias, b, b0, c, c0 = net
     height, width = q.shape
-    hidden, inputs = a.shape
+    hidden, inputs = net[0].shape
     blocks = (height + ROWS - 1) // ROWS
-    sums = np.zeros(blocks)
+    sums, quiet = np.zeros(blocks), np.zeros((blocks, 2), _f)
     g_a, g_bias = np.zeros((blocks, hidden, inputs), _f), np.zeros((blocks, hidden), _f)
     g_b, g_b0 = np.zeros((blocks, hidden, hidden), _f), np.zeros((blocks, hidden), _f)
     g_c, g_c0 = np.zeros((blocks, 2, hidden), _f), np.zeros((blocks, 2), _f)
-    a_t, b_t = a.T.copy(), b.T.copy()
+    a_t, b_t = net[0].T.copy(), net[2].T.copy()
     low, high = bounds[0], bounds[1]
     scale = _f(unit)
+    # At zeros: the output, and its derivatives by what is read.
+    zeros, slopes = np.zeros((inputs, 4), _f), np.zeros((inputs, 4), _f)
+    at_zero = _room(hidden, 4)
+    _apply(net, zeros, at_zero, 2)
+    still = at_zero[3][:, 0].copy()
+    for i in range(2):
+        for j in range(2):
+            at_zero[3][i, j] = _1 if i == j else _0
+    unused = (g_a[0].copy(), g_bias[0].copy(), g_b[0].copy(), g_b0[0].copy(), g_c[0].copy(), g_c0[0].copy())
+    g_zero = np.zeros((hidden, 4), _f), np.zeros((hidden, 4), _f)
+    _apply_back(net, b_t, zeros, at_zero, unused, g_zero, 2)
+    _add_product(slopes, a_t, g_zero[0], 2)
+    flat_q, flat_g_q, flat, flat_g = q.reshape(-1), g_q.reshape(-1), planes.reshape(-1), g_planes.reshape(-1)
+    stride, size = width + 4, (height + 4) * (width + 4)
     for parity in range(2):
         for half in prange((blocks + 1 - parity) // 2):
             block = 2 * half + parity
+            top, bottom = block * ROWS, min(height, (block + 1) * ROWS)
             x, g_x = np.zeros((inputs, TILE), _f), np.empty((inputs, TILE), _f)
-            h1, r, h2 = np.empty((hidden, TILE), _f), np.empty((hidden, TILE), _f), np.empty((hidden, TILE), _f)
-            g_h, g_r = np.empty((hidden, TILE), _f), np.empty((hidden, TILE), _f)
-            out = np.empty((2, TILE), _f)
-            for y in range(block * ROWS, min(height, (block + 1) * ROWS)):
-                for start in range(0, width, TILE):
-                    n = min(TILE, width - start)
-                    for f in range(len(taps)):
-                        p, dy, dx = taps[f]
-                        _copy(x[f], planes[p, y + dy, start + dx :], n)
-                    _fill(h1, bias, n)
-                    _add_product(h1, a, x, n)
-                    for i in range(hidden):
-                        for t in range(n):
-                            h1[i, t] = max(h1[i, t], _0)
-                    _fill(r, b0, n)
-                    _add_product(r, b, h1, n)
-                    _fill(out, c0, n)
-                    for i in range(hidden):
-                        for t in range(n):
-                            r[i, t] = max(r[i, t], _0)
-                            h2[i, t] = h1[i, t] + r[i, t]
-                            out[0, t] += c[0, i] * h2[i, t]
-                            out[1, t] += c[1, i] * h2[i, t]
-                    here = slice(start, start + n)
-                    sums[block] += _laplace(q[y, here], out, g_q[y, here], low, high, scale, n)
+            work = _room(hidden, TILE)
+            g_work = np.empty((hidden, TILE), _f), np.empty((hidden, TILE), _f)
+            g_block = g_a[block], g_bias[block], g_b[block], g_b0[block], g_c[block], g_c0[block]
+            own, g_own, out = np.empty(TILE, _f), np.empty(TILE, _f), work[3]
+            g_still = np.zeros((2, bottom - top, width), _f)
+            places, spots = np.empty(ROWS * width, np.int64), np.empty(ROWS * width, np.int64)
+            for wanted in range(2):
+                count = 0
+                for y in range(top, bottom):
+                    for column in range(width):
+                        if busy[y, column] == wanted:
+                            places[count], spots[count] = y * width + column, y * stride + column
+                            count += 1
+                for start in range(0, count, TILE):
+                    n = min(TILE, count - start)
+                    for t in range(n):
+                        own[t] = flat_q[places[start + t]]
+                    if wanted:
+                        for f in range(len(taps)):
+                            at = taps[f, 0] * size + taps[f, 1] * stride + taps[f, 2]
+                            for t in range(n):
+                                x[f, t] = flat[at + spots[start + t]]
+                        _apply(net, x, work, n)
+                    else:
+                        _fill(out, still, n)
+                    sums[block] += _laplace(own, out, g_own, low, high, scale, n)
+                    for t in range(n):
+                        flat_g_q[places[start + t]] = g_own[t]
                     if not back:
                         continue
-                    _add_outer(g_c[block], out, h2, n)
-                    _add_sums(g_c0[block], out, n)
-                    for i in range(hidden):
-                        for t in range(n):
-                            g_h[i, t] = c[0, i] * out[0, t] + c[1, i] * out[1, t]
-                            g_r[i, t] = g_h[i, t] if r[i, t] > _0 else _0
-                    _add_outer(g_b[block], g_r, h1, n)
-                    _add_sums(g_b0[block], g_r, n)
-                    _add_product(g_h, b_t, g_r, n)
-                    for i in range(hidden):
-                        for t in range(n):
-                            g_h[i, t] = g_h[i, t] if h1[i, t] > _0 else _0
-                    _add_outer(g_a[block], g_h, x, n)
-                    _add_sums(g_bias[block], g_h, n)
+                    if not wanted:
+                        _add_sums(quiet[block], out, n)
+                        for i in range(2):
+                            flat_g_still = g_still[i].reshape(-1)
+                            for t in range(n):
+                                flat_g_still[places[start + t] - top * width] = out[i, t]
+                        continue
+                    _apply_back(net, b_t, x, work, g_block, g_work, n)
                     if free:
                         _clear(g_x, n)
-                        _add_product(g_x, a_t, g_h, n)
+                        _add_product(g_x, a_t, g_work[0], n)
+                        for f in range(len(taps)):
+                            at = taps[f, 0] * size + taps[f, 1] * stride + taps[f, 2]
+                            for t in range(n):
+                                flat_g[at + spots[start + t]] += g_x[f, t]
+                if back and free and not wanted and count:
+                    for y in range(top, bottom):
+                        by_mean, by_scale = g_still[0, y - top], g_still[1, y - top]
                         for f in range(len(taps)):
                             p, dy, dx = taps[f]
-                            _add(g_planes[p, y + dy, start + dx :], g_x[f], n)
+                            row, mean, deviation = g_planes[p, y + dy, dx:], slopes[f, 0], slopes[f, 1]
+                            for t in range(width):
+                                row[t] += mean * by_mean[t] + deviation * by_scale[t]
     for block in range(blocks):
         g_net[0][:] += g_a[block]
         g_net[1][:] += g_bias[block]
@@ -367,6 +461,10 @@ def grid_cost(
         g_net[3][:] += g_b0[block]
         g_net[4][:] += g_c[block]
         g_net[5][:] += g_c0[block]
+    _apply(net, zeros, at_zero, 1)
+    for i in range(2):
+        at_zero[3][i, 0] = quiet[:, i].sum()
+    _apply_back(net, b_t, zeros, at_zero, g_net, g_zero, 1)
     return float(sums.sum())
 
 

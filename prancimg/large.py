@@ -28,6 +28,7 @@ from prancimg.fit_field import (
     DUES,
     HARD,
     PRICES,
+    REFRESH,
     Canvas,
     Fitted,
     GridAdam,
@@ -280,8 +281,10 @@ def _fit_window(
     adam, each = GridAdam(y.requires_grad_()), price / pixels[0].numel()
     for i in range(steps):
         q = torch.where(free, soften(y, i / steps, generator), known)
+        if i % REFRESH == 0:
+            busy = fused.busy(pyramid, y)
         loss = canvas.error(q, weights, step, r)
-        loss = loss + each * canvas.bits(q, fused.squash(q), weights, r, DUES)
+        loss = loss + each * canvas.bits(q, fused.squash(q), weights, r, DUES, busy)
         if not math.isfinite(loss.item()):
             raise PrancImgError("the fit diverged")
         loss.backward()  # type: ignore[no-untyped-call]

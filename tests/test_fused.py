@@ -131,15 +131,32 @@ SHAPES = ((45, 70, 0, 1), (17, 5, 0, 0), (1, 1, 0, 0), (33, 150, 1, 2), (8, 30, 
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_compiled_step_equals_plain_torch(shape):
+def test_busy_contexts_are_those_that_read_a_coefficient(shape):
+    pyramid = Pyramid(*shape)
+    y = 0.3 * torch.randn(sum(grid.count for grid in pyramid.grids))
+    found = fused.busy(pyramid, y)
+    assert torch.equal(found, fused.busy(pyramid, y.double()))
+    nets = {kind: context.Network(kind, load_prior(2)[1], 20, 128) for kind in context.KINDS}
+    done = {}
+    for grid in pyramid.grids:
+        q = pyramid.split(y.round())[grid.key].to(torch.int32).numpy()
+        tables = np.stack(context.distributions(grid, q, done, nets[context.KINDS[grid.component > 0]]))
+        quiet = tables[:, ~pyramid.split(found)[grid.key].numpy().ravel()]
+        assert (quiet == quiet[:, :1]).all()  # one distribution for all of them
+        done[grid.key] = context.squash(q)
+
+
+@pytest.mark.parametrize("spread", [0.7, 0.25], ids=["all", "busy"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_compiled_step_equals_plain_torch(shape, spread):
     """Single precision on a CPU is compiled, double is plain torch: both terms of the loss and every gradient."""
     torch.manual_seed(1)
     pyramid = Pyramid(*shape)
     siren, theta = load_prior(2)
     start = {name: torch.from_numpy(w) for name, w in to_floats(siren, theta).items()}
     start = {name: w + 0.03 * torch.randn_like(w) for name, w in start.items()}
-    pixels, y = torch.rand(3, *shape[:2]), 0.7 * torch.randn(sum(grid.count for grid in pyramid.grids))
-    noise = 0.2 * torch.randn_like(y)
+    pixels, y = torch.rand(3, *shape[:2]), spread * torch.randn(sum(grid.count for grid in pyramid.grids))
+    noise, busy = 0.2 * torch.randn_like(y), None if spread > 0.5 else fused.busy(pyramid, y)
 
     def step(dtype):
         y_, weights = leaves(y.to(dtype, copy=True), {name: w.to(dtype, copy=True) for name, w in start.items()})
@@ -147,7 +164,7 @@ def test_the_compiled_step_equals_plain_torch(shape):
         q = fused.soft_round(y_, noise.to(dtype), 0.3)
         terms = (
             canvas.error(q, weights, 0.05, -0.25),
-            canvas.bits(q, fused.squash(q), weights, 0.3),
+            canvas.bits(q, fused.squash(q), weights, 0.3, (1.4, 1.0), busy),
         )
         return *terms, *(gradients(term, y_, weights) for term in terms)
 
