@@ -72,6 +72,8 @@ def _encode(options: argparse.Namespace) -> None:
     _note(options, options.input, picture.notes)
     files.check_writable(options.output, options.input)
     began = time.perf_counter()
+    if options.model == "field":  # torch's threads would spin against those of the compiled kernels
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     target = {name: getattr(options, name) for name in ("bpp", "size", "quality", "psnr")}
     how = {name: getattr(options, name) for name in ("model", "effort", "seed", "device")}
     with _progress(options, "encoding") as progress:

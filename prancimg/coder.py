@@ -151,6 +151,11 @@ def near_cost(values: np.ndarray, mean: np.ndarray, table: np.ndarray) -> float:
     return _bits(symbols, frequencies().reshape(-1, WIDTH)[row, symbols])
 
 
+def escaped(values: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Which values :meth:`Encoder.put_near` writes apart, for their distance from the mean."""
+    return _escaped(np.clip(values - (mean + MEANS // 2 >> 3) + CENTRE, 0, WIDTH - 1))
+
+
 def _bits(symbols: np.ndarray, frequency: np.ndarray) -> float:
     """Bits of symbols of these frequencies, their escapes included."""
     return float((PRECISION - np.log2(frequency)).sum() + 2 * _ESCAPE_BITS * np.count_nonzero(_escaped(symbols)))
@@ -219,9 +224,9 @@ class Encoder:
             self._put_escapes(values, symbols)
 
     def _put_escapes(self, values: np.ndarray, symbols: np.ndarray) -> None:
-        escaped = values[_escaped(symbols)] + (1 << 2 * _ESCAPE_BITS - 1)
-        if escaped.size:
-            halves = np.stack((escaped >> _ESCAPE_BITS, escaped & (1 << _ESCAPE_BITS) - 1), 1)
+        apart = values[_escaped(symbols)] + (1 << 2 * _ESCAPE_BITS - 1)
+        if apart.size:
+            halves = np.stack((apart >> _ESCAPE_BITS, apart & (1 << _ESCAPE_BITS) - 1), 1)
             self._range.encode(halves.reshape(-1).astype(np.int32), _uniform(_ESCAPE_BITS))
 
     def finish(self) -> bytes:
@@ -285,10 +290,10 @@ class Decoder:
         return None
 
     def _take_escapes(self, values: np.ndarray, symbols: np.ndarray) -> None:
-        escaped = _escaped(symbols)
-        if escaped.any():
-            halves = self._decode(_uniform(_ESCAPE_BITS), 2 * int(escaped.sum())).reshape(-1, 2)
-            values[escaped] = (halves[:, 0] << _ESCAPE_BITS | halves[:, 1]) - (1 << 2 * _ESCAPE_BITS - 1)
+        apart = _escaped(symbols)
+        if apart.any():
+            halves = self._decode(_uniform(_ESCAPE_BITS), 2 * int(apart.sum())).reshape(-1, 2)
+            values[apart] = (halves[:, 0] << _ESCAPE_BITS | halves[:, 1]) - (1 << 2 * _ESCAPE_BITS - 1)
 
     def _decode(self, model: object, argument: object) -> np.ndarray:
         try:

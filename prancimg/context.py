@@ -21,7 +21,7 @@ from functools import cached_property
 
 import numpy as np
 
-from prancimg.coder import MEANS, TABLES, BrokenOff, BrokenOffDecoder, Decoder, Encoder, near_cost
+from prancimg.coder import MEANS, TABLES, BrokenOff, BrokenOffDecoder, Decoder, Encoder, escaped, near_cost
 from prancimg.field import MAX_LEVELS, Coefficients, Grid, Pyramid
 
 KINDS = ("luma", "chroma")
@@ -255,13 +255,16 @@ def distributions(
     """The encoder's side, all positions of a grid: means in eighths and tables, (h * w,) int16 in raster order."""
     layer, causal, known = network.first_layer(grid), _Features.causal(q), _Features.known(grid, done)
     mean, table = np.empty((2, grid.height, grid.width), np.int16)
-    rows = max(1, _CHUNK // grid.width)
+    rows, nothing = max(1, _CHUNK // grid.width), np.eye(layer.shape[1])[-1]
     for top in range(0, grid.height, rows):
         inputs = np.ones((layer.shape[1], min(rows, grid.height - top), grid.width))
         causal.rows(grid, top, inputs[: len(CAUSAL)])
         known.rows(grid, top, inputs[len(CAUSAL) : -1])
-        found = network(layer @ inputs.reshape(len(inputs), -1))
-        mean[top : top + rows], table[top : top + rows] = (part.reshape(inputs.shape[1:]) for part in found)
+        busy = inputs[:-1].any(0)
+        found = network(layer @ np.column_stack([nothing, inputs[:, busy]]))
+        for out, values in zip((mean[top : top + rows], table[top : top + rows]), found, strict=True):
+            out[:] = values[0]  # most contexts hold nothing but zeros
+            out[busy] = values[1:]
     return mean.reshape(-1), table.reshape(-1)
 
 
@@ -290,7 +293,10 @@ def encode_field(pyramid: Pyramid, q: Coefficients, nets: Mapping[str, Network],
             for block in waves.blocks(_BLOCK):
                 y, x = waves.positions(block)
                 place, start = y * grid.width + x, 0
-                for count in waves.counts[block.start : block.stop].tolist():
+                counts = waves.counts[block.start : block.stop].tolist()
+                if not escaped(values[place], mean[place]).any():  # what escapes follows at the end of its wave
+                    counts = [len(place)]
+                for count in counts:
                     here = place[start : start + count]
                     if count:
                         encoder.put_near(values[here], mean[here], table[here])

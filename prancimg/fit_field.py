@@ -480,7 +480,7 @@ def fit_field(
     iterations = steps_at(iterations, levels[0])
     adapted = adapted_to(wanted) if setup.adapted is None else setup.adapted
     fit = _Fit(image, setup.header(image, price, levels, adapted, seed), price, bits, setup, device)
-    groups = min(max(iterations // 16, 2), 12)
+    groups = min(max(iterations // 16, 1), 12)
     moments = {round(share * iterations): how for share, how in STEERED.items()} if steered else {}
     i, seen = 0, 0.0
     while i < iterations:
@@ -645,12 +645,13 @@ def _price_for(
 
         return math.exp(seek(excess, math.log(price), -0.8, (low, high), below, 6))
 
-    for _ in range(min(SCOUTS, iterations // 30)):
+    scouts = min(SCOUTS, iterations // 30)
+    for _ in range(scouts):
         price = solve(0.1)
         found = fit_field(tiles, seed=0, iterations=max(10, iterations // 6), device=device, price=price, setup=scout)
         started = part.bits(price, levels)
         share, growth = started / whole.bits(price, levels), SHORT * started / max(found.bits(0), 1e-9)
-    return levels, solve(0.03)
+    return levels, solve(0.03 if scouts else 0.15)
 
 
 def contact_sheet(image: np.ndarray) -> np.ndarray:
