@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import avg_pool2d, interpolate
 
 from prancimg import basis, coder, context, fused
 from prancimg.basis import Kind
@@ -61,10 +61,14 @@ FEW, MANY = 25_000, 120_000
 """Bits of a file from which pseudo-random coefficients of the networks, and from which all their weights, pay."""
 DUES = 1.4, 1.0, 0.85, 0.7
 """What a bit counts for at levels 0, 1, 2, and at 3 and above, in the loss: the eye wants coarse features first."""
+MASKING = 0.2
+"""How much less an error counts where the picture is busy: the exponent of :func:`visibility`."""
 FLAWLESS = 1.5e-5
 """Mean squared error (48 dB) below which more bits are not worth having."""
 _SPARSE = 0.1
 """Bits a pixel below which even the highest price may not do, at the levels that are usual."""
+_NEARBY, _HARDLY_BUSY, _BUSY = 33, 3e-3, 1e-2
+"""Side of the window, and variances in it below which all is the same to the eye, and where an error counts for one."""
 REFRESH = 8
 """Steps after which it is looked up again which contexts hold anything but zeros."""
 _TILE = 128
@@ -110,6 +114,8 @@ class Setup:
     """Finest levels of luma and chroma; None: chosen for picture and price."""
     dues: tuple[float, float, float, float] = DUES
     """What a bit counts for at levels 0, 1, 2, and at 3 and above."""
+    masking: float = MASKING
+    """How much less an error counts where the picture is busy."""
     analytic: bool = True
     """Start from the picture's pyramid instead of nothing."""
 
@@ -238,12 +244,25 @@ def seek(
     return high
 
 
+def visibility(pixels: Tensor, masking: float) -> Tensor:
+    """What a squared error counts for at every pixel of a picture (3, h, w): (h, w), about 1 on average.
+
+    A power of the variance nearby: structural similarity divides by it, and so in effect does the eye (Teo and Heeger,
+    1994).
+    """
+    size = min(_NEARBY, *(side - 1 + side % 2 for side in pixels.shape[1:]))
+    luma = pixels.mean(0)[None]
+    both = avg_pool2d(torch.cat([luma, luma.square()]), size, 1, size // 2, count_include_pad=False)
+    variance = (both[1] - both[0].square()).clamp_min(0)
+    return ((variance + _HARDLY_BUSY) / _BUSY) ** -masking
+
+
 class Canvas:
     """A picture, its pyramid and the two terms of the loss, as functions of all coefficients one after the other."""
 
-    def __init__(self, pixels: Tensor, pyramid: Pyramid) -> None:
-        """``pixels``: (3, h, w) from 0 to 1."""
-        self.pixels, self.pyramid = pixels, pyramid
+    def __init__(self, pixels: Tensor, pyramid: Pyramid, masking: float = 0.0) -> None:
+        """``pixels``: (3, h, w) from 0 to 1; errors count by their :func:`visibility`."""
+        self.pixels, self.pyramid, self.dues = pixels, pyramid, visibility(pixels, masking)
 
     def start(self, weights: Mapping[str, Tensor], step: float, r: float, rounds: int = 3) -> Tensor:
         """The analytic start, packed: a pyramid that shows the picture, by Newton steps with one slope everywhere."""
@@ -292,10 +311,10 @@ class Canvas:
         return fused.sharpen(rgb.view_as(self.pixels), weights["residual"])
 
     def error(self, q: Tensor, weights: Mapping[str, Tensor], step: float, r: float) -> Tensor:
-        """Mean squared error of the picture painted."""
+        """Mean squared error of the picture painted, by visibility."""
         field, phases = self.field(q, weights, step), weights["b0"] + weights["slope"] * r
         net = weights["w0"], phases, weights["w1"], weights["b1"], weights["residual"]
-        return fused.picture_error(field, self.pixels, *net)
+        return fused.picture_error(field, self.pixels, self.dues, *net)
 
     def bits(
         self,
@@ -510,7 +529,7 @@ class _Fit:
         pixels = _planes(image, device)
         self.header, self.price, self.wanted, self.setup = header, price, bits, setup
         self.generator = torch.Generator(device).manual_seed(header.seed)
-        self.canvas = Canvas(pixels, header.pyramid)
+        self.canvas = Canvas(pixels, header.pyramid, setup.masking)
         self.networks = Networks(Model.of(header), header.tensors, device)
         y = pixels.new_zeros(sum(grid.count for grid in header.pyramid.grids))
         if setup.analytic:
@@ -651,7 +670,7 @@ def _price_for(
         found = fit_field(tiles, seed=0, iterations=max(10, iterations // 6), device=device, price=price, setup=scout)
         started = part.bits(price, levels)
         share, growth = started / whole.bits(price, levels), SHORT * started / max(found.bits(0), 1e-9)
-    return levels, solve(0.03 if scouts else 0.15)
+    return levels, solve(0.03 if scouts else 0.08)
 
 
 def contact_sheet(image: np.ndarray) -> np.ndarray:

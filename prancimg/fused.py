@@ -374,8 +374,8 @@ def sharpen(rgb: Tensor, kernel: Tensor) -> Tensor:
 
 class _PictureError(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, pixels: Tensor, field: Tensor, *net: Tensor) -> Tensor:
-        sums, g_field, *g_net = kernel.picture_error(*_arrays(field, pixels), *_filled(*net))
+    def forward(ctx: Any, pixels: Tensor, dues: Tensor, field: Tensor, *net: Tensor) -> Tensor:
+        sums, g_field, *g_net = kernel.picture_error(*_arrays(field, pixels, dues), *_filled(*net))
         ctx.gradients = torch.from_numpy(g_field), *(_summed(g, t) for g, t in zip(g_net, net, strict=True))
         ctx.scale = 2 / pixels.numel()
         return field.new_tensor(sums.sum() * ctx.scale)
@@ -383,14 +383,17 @@ class _PictureError(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         scale = gradients[0] * ctx.scale
-        return (None, *(g * scale for g in ctx.gradients))
+        return (None, None, *(g * scale for g in ctx.gradients))
 
 
 def picture_error(
-    field: Tensor, pixels: Tensor, w0: Tensor, b0: Tensor, w1: Tensor, b1: Tensor, residual: Tensor
+    field: Tensor, pixels: Tensor, dues: Tensor, w0: Tensor, b0: Tensor, w1: Tensor, b1: Tensor, residual: Tensor
 ) -> Tensor:
-    """Mean squared error of what a field (channels, h, w) shows, by :func:`sines` and :func:`sharpen`."""
+    """Mean squared error of what a field (channels, h, w) shows, by :func:`sines` and :func:`sharpen`.
+
+    An error at a pixel counts for its ``dues`` (h, w).
+    """
     if compiled(field):
-        return _PictureError.apply(pixels, field, w0, b0, w1, b1, residual)  # type: ignore[no-untyped-call,no-any-return]
+        return _PictureError.apply(pixels, dues, field, w0, b0, w1, b1, residual)  # type: ignore[no-untyped-call,no-any-return]
     rgb = sines(field.reshape(len(field), -1), w0, b0, w1, b1)
-    return (sharpen(rgb.view_as(pixels), residual) - pixels).square().mean()
+    return ((sharpen(rgb.view_as(pixels), residual) - pixels).square() * dues).mean()

@@ -505,6 +505,7 @@ def _sines(sine: np.ndarray, cosine: np.ndarray, w0: np.ndarray, b0: np.ndarray,
 def picture_error(
     field: np.ndarray,
     pixels: np.ndarray,
+    dues: np.ndarray,
     w0: np.ndarray,
     b0: np.ndarray,
     w1: np.ndarray,
@@ -513,8 +514,9 @@ def picture_error(
 ) -> tuple[np.ndarray, ...]:
     """Half the sum of squared differences between ``pixels`` (3, h, w) and what a field (channels, h, w) shows.
 
-    The network's tensors have their rows and columns filled up with zeros to multiples of 4. Returns the sums by block
-    (blocks,), their gradient by the field, and those by w0, b0, w1, b1 and residual by block.
+    One at a pixel counts for ``dues`` (h, w). The network's tensors have their rows and columns filled up with zeros to
+    multiples of 4. Returns the sums by block (blocks,), their gradient by the field, and those by w0, b0, w1, b1 and
+    residual by block.
     """
     _, height, width = field.shape
     hidden, inputs = w0.shape
@@ -561,10 +563,11 @@ def picture_error(
                 _add_product(out, residual, near, n)
                 energy = _0
                 for i in range(3):
-                    target = pixels[i, y, start:]
+                    target, due = pixels[i, y, start:], dues[y, start:]
                     for t in range(n):
-                        out[i, t] -= target[t]
-                        energy += out[i, t] * out[i, t]
+                        difference = out[i, t] - target[t]
+                        out[i, t] = due[t] * difference
+                        energy += out[i, t] * difference
                 _write(out, g, row, 2 + start, n)
                 if top <= y < bottom:
                     sums[block] += energy / _2

@@ -27,6 +27,7 @@ from prancimg.field import Box, Pyramid, step_value, window
 from prancimg.fit_field import (
     DUES,
     HARD,
+    MASKING,
     PRICES,
     REFRESH,
     Canvas,
@@ -91,9 +92,9 @@ def _spans(size: int) -> list[tuple[int, int]]:
 class WindowCanvas(Canvas):
     """A window of a picture whose coefficients are known in part."""
 
-    def __init__(self, pixels: Tensor, pyramid: Pyramid, known: Tensor, free: Tensor) -> None:
+    def __init__(self, pixels: Tensor, pyramid: Pyramid, known: Tensor, free: Tensor, masking: float = 0.0) -> None:
         """``known``: packed integers, 0 where they are ``free`` (bool)."""
-        super().__init__(pixels, pyramid)
+        super().__init__(pixels, pyramid, masking)
         self.known, self.free, self.beyond = known, free, pixels.new_zeros(())
 
     def field(self, q: Tensor, weights: Mapping[str, Tensor], step: float) -> Tensor:
@@ -271,7 +272,7 @@ def _fit_window(
         return torch.from_numpy(np.concatenate(parts)).to(device)
 
     known, free = packed(field.q).to(torch.float32), ~packed(field.held)
-    canvas = WindowCanvas(pixels, pyramid, known, free)
+    canvas = WindowCanvas(pixels, pyramid, known, free, MASKING)
     weights = {name: torch.from_numpy(tensor).to(device) for name, tensor in network.items()}
     step, r = step_value(header.step), relative_rate(header.rate)
     with torch.no_grad():

@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def steered(photo):
-    return fit_field(photo, seed=0, iterations=12, device=CPU, bits=9000)
+    return fit_field(photo, seed=0, iterations=40, device=CPU, bits=9000)
 
 
 def error(photo, fitted, shift=0.0):

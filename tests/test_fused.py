@@ -8,7 +8,7 @@ from torch.nn.functional import pad
 from prancimg import context, field, fused
 from prancimg.context import CAUSAL
 from prancimg.field import Pyramid, features
-from prancimg.fit_field import Canvas
+from prancimg.fit_field import Canvas, visibility
 from prancimg.prior import load_prior
 from prancimg.siren import paint, to_floats
 
@@ -160,7 +160,7 @@ def test_the_compiled_step_equals_plain_torch(shape, spread):
 
     def step(dtype):
         y_, weights = leaves(y.to(dtype, copy=True), {name: w.to(dtype, copy=True) for name, w in start.items()})
-        canvas = Canvas(pixels.to(dtype), pyramid)
+        canvas = Canvas(pixels.to(dtype), pyramid, 0.5)
         q = fused.soft_round(y_, noise.to(dtype), 0.3)
         terms = (
             canvas.error(q, weights, 0.05, -0.25),
@@ -189,6 +189,17 @@ def test_bits_of_integers_are_near_the_coders():
     soft = Canvas(torch.zeros(3, 64, 90), pyramid).bits(floats, squashed, weights, 0.5)
     exact = context.cost(pyramid, pyramid.split(q), context.networks(theta, 20, 160))
     assert float(soft) == pytest.approx(exact, rel=0.02)
+
+
+def test_errors_count_where_they_are_seen():
+    pixels = torch.full((3, 40, 80), 0.5)
+    pixels[:, :, 40:] += 0.1 * torch.tensor([-1.0, 1.0]).repeat(20)
+    dues = visibility(pixels, 0.3)
+    assert dues.shape == (40, 80) and torch.equal(visibility(pixels, 0.0), torch.ones(40, 80))
+    found = dues[20, 10].item(), dues[20, 70].item()
+    assert found == pytest.approx((0.3**-0.3, 1.3**-0.3), rel=1e-3)
+    for sides in ((1, 1), (2, 5), (40, 1)):
+        assert visibility(torch.rand(3, *sides), 0.3).shape == sides
 
 
 def test_what_a_bit_counts_for_by_level(problem):
