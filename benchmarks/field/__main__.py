@@ -94,6 +94,7 @@ VARIANTS = {
     "whole": Variant(Setup(adapted=WHOLE)),
     "blank": Variant(Setup(analytic=False)),
     "even": Variant(Setup(dues=(1.0, 1.0, 1.0, 1.0))),
+    "unmasked": Variant(Setup(masking=0.0)),
     "untrained": Variant(Setup(adapted=WHOLE), untrained),
     "linear": Variant(Setup(adapted=only("scale", "taps")), linear),
     "seeded": Variant(Setup(adapted=only("w1", "b1", "scale", "taps", "residual")), linear),
