@@ -350,6 +350,36 @@ def _room(hidden: int, n: int) -> tuple[np.ndarray, ...]:
     return h1, r, h2, np.empty((2, n), _f)
 
 
+@_compiled
+def _where(busy: np.ndarray, wanted: bool, top: int, bottom: int, places: np.ndarray, spots: np.ndarray) -> int:
+    """Where in some rows ``busy`` is as ``wanted``: the number, and indices into a grid and into a plane of it."""
+    width, count = busy.shape[1], 0
+    for y in range(top, bottom):
+        for x in range(width):
+            if busy[y, x] == wanted:
+                places[count], spots[count] = y * width + x, y * (width + 4) + x
+                count += 1
+    return count
+
+
+@_compiled
+def _pick(out: np.ndarray, x: np.ndarray, first: int, places: np.ndarray, n: int) -> None:
+    for t in range(n):
+        out[t] = x[first + places[t]]
+
+
+@_compiled
+def _put(out: np.ndarray, first: int, places: np.ndarray, x: np.ndarray, n: int) -> None:
+    for t in range(n):
+        out[first + places[t]] = x[t]
+
+
+@_compiled
+def _put_on_top(out: np.ndarray, first: int, places: np.ndarray, x: np.ndarray, n: int) -> None:
+    for t in range(n):
+        out[first + places[t]] += x[t]
+
+
 @_parallel
 def grid_cost(
     back: bool,
@@ -383,8 +413,7 @@ def grid_cost(
     low, high = bounds[0], bounds[1]
     scale = _f(unit)
     # At zeros: the output, and its derivatives by what is read.
-    zeros, slopes = np.zeros((inputs, 4), _f), np.zeros((inputs, 4), _f)
-    at_zero = _room(hidden, 4)
+    zeros, slopes, at_zero = np.zeros((inputs, 4), _f), np.zeros((inputs, 4), _f), _room(hidden, 4)
     _apply(net, zeros, at_zero, 2)
     still = at_zero[3][:, 0].copy()
     for i in range(2):
@@ -395,65 +424,54 @@ def grid_cost(
     _apply_back(net, b_t, zeros, at_zero, unused, g_zero, 2)
     _add_product(slopes, a_t, g_zero[0], 2)
     flat_q, flat_g_q, flat, flat_g = q.reshape(-1), g_q.reshape(-1), planes.reshape(-1), g_planes.reshape(-1)
-    stride, size = width + 4, (height + 4) * (width + 4)
+    read = (taps[:, 0] * (height + 4) + taps[:, 1]) * (width + 4) + taps[:, 2]
     for parity in range(2):
         for half in prange((blocks + 1 - parity) // 2):
             block = 2 * half + parity
             top, bottom = block * ROWS, min(height, (block + 1) * ROWS)
-            x, g_x = np.zeros((inputs, TILE), _f), np.empty((inputs, TILE), _f)
-            work = _room(hidden, TILE)
-            g_work = np.empty((hidden, TILE), _f), np.empty((hidden, TILE), _f)
-            g_block = g_a[block], g_bias[block], g_b[block], g_b0[block], g_c[block], g_c0[block]
-            own, g_own, out = np.empty(TILE, _f), np.empty(TILE, _f), work[3]
-            g_still = np.zeros((2, bottom - top, width), _f)
             places, spots = np.empty(ROWS * width, np.int64), np.empty(ROWS * width, np.int64)
-            for wanted in range(2):
-                count = 0
+            own, g_own = np.empty(TILE, _f), np.empty(TILE, _f)
+            work, g_work = _room(hidden, TILE), (np.empty((hidden, TILE), _f), np.empty((hidden, TILE), _f))
+            out = work[3]
+            # Quiet positions: one output, one slope.
+            by_out = np.zeros((2, ROWS * width), _f)
+            count = _where(busy, False, top, bottom, places, spots)
+            for start in range(0, count, TILE):
+                n, here = min(TILE, count - start), places[start:]
+                _pick(own, flat_q, 0, here, n)
+                _fill(out, still, n)
+                sums[block] += _laplace(own, out, g_own, low, high, scale, n)
+                _put(flat_g_q, 0, here, g_own, n)
+                if back:
+                    _add_sums(quiet[block], out, n)
+                    for i in range(2):
+                        _put(by_out[i], -top * width, here, out[i], n)
+            if back and free and count:
                 for y in range(top, bottom):
-                    for column in range(width):
-                        if busy[y, column] == wanted:
-                            places[count], spots[count] = y * width + column, y * stride + column
-                            count += 1
-                for start in range(0, count, TILE):
-                    n = min(TILE, count - start)
-                    for t in range(n):
-                        own[t] = flat_q[places[start + t]]
-                    if wanted:
-                        for f in range(len(taps)):
-                            at = taps[f, 0] * size + taps[f, 1] * stride + taps[f, 2]
-                            for t in range(n):
-                                x[f, t] = flat[at + spots[start + t]]
-                        _apply(net, x, work, n)
-                    else:
-                        _fill(out, still, n)
-                    sums[block] += _laplace(own, out, g_own, low, high, scale, n)
-                    for t in range(n):
-                        flat_g_q[places[start + t]] = g_own[t]
-                    if not back:
-                        continue
-                    if not wanted:
-                        _add_sums(quiet[block], out, n)
-                        for i in range(2):
-                            flat_g_still = g_still[i].reshape(-1)
-                            for t in range(n):
-                                flat_g_still[places[start + t] - top * width] = out[i, t]
-                        continue
+                    by_mean, by_scale = by_out[0, (y - top) * width :], by_out[1, (y - top) * width :]
+                    for f in range(len(taps)):
+                        row, mean, deviation = flat_g[read[f] + y * (width + 4) :], slopes[f, 0], slopes[f, 1]
+                        for t in range(width):
+                            row[t] += mean * by_mean[t] + deviation * by_scale[t]
+            # Busy ones: all of it.
+            x, g_x = np.zeros((inputs, TILE), _f), np.empty((inputs, TILE), _f)
+            g_block = g_a[block], g_bias[block], g_b[block], g_b0[block], g_c[block], g_c0[block]
+            count = _where(busy, True, top, bottom, places, spots)
+            for start in range(0, count, TILE):
+                n, here, there = min(TILE, count - start), places[start:], spots[start:]
+                _pick(own, flat_q, 0, here, n)
+                for f in range(len(taps)):
+                    _pick(x[f], flat, read[f], there, n)
+                _apply(net, x, work, n)
+                sums[block] += _laplace(own, out, g_own, low, high, scale, n)
+                _put(flat_g_q, 0, here, g_own, n)
+                if back:
                     _apply_back(net, b_t, x, work, g_block, g_work, n)
-                    if free:
-                        _clear(g_x, n)
-                        _add_product(g_x, a_t, g_work[0], n)
-                        for f in range(len(taps)):
-                            at = taps[f, 0] * size + taps[f, 1] * stride + taps[f, 2]
-                            for t in range(n):
-                                flat_g[at + spots[start + t]] += g_x[f, t]
-                if back and free and not wanted and count:
-                    for y in range(top, bottom):
-                        by_mean, by_scale = g_still[0, y - top], g_still[1, y - top]
-                        for f in range(len(taps)):
-                            p, dy, dx = taps[f]
-                            row, mean, deviation = g_planes[p, y + dy, dx:], slopes[f, 0], slopes[f, 1]
-                            for t in range(width):
-                                row[t] += mean * by_mean[t] + deviation * by_scale[t]
+                if back and free:
+                    _clear(g_x, n)
+                    _add_product(g_x, a_t, g_work[0], n)
+                    for f in range(len(taps)):
+                        _put_on_top(flat_g, read[f], there, g_x[f], n)
     for block in range(blocks):
         g_net[0][:] += g_a[block]
         g_net[1][:] += g_bias[block]
