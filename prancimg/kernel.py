@@ -25,6 +25,9 @@ _OTHERS = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "s
 _PRANGE: Any = {"prange": True, **dict.fromkeys(_OTHERS, False)}
 _parallel = njit(parallel=_PRANGE, fastmath=True, error_model="numpy", cache=True, nogil=True)
 
+# With fastmath, what is compiled in a process and what a later one loads from the cache can differ in the last bit.
+_strict = njit(parallel=_PRANGE, error_model="numpy", cache=True, nogil=True)
+
 # Numba takes plain constants for 64 bits wide, which would halve the lanes of a vector.
 _f, _i = np.float32, np.int32
 _0, _QUARTER, _HALF, _THREE_QUARTERS, _1, _2 = _f(0), _f(0.25), _f(0.5), _f(0.75), _f(1), _f(2)
@@ -735,7 +738,7 @@ def _tanh(x: np.float32) -> np.float32:
     return _1 - _2 / (_exp2(_2 * _LOG2E * x) + _1)
 
 
-@_parallel
+@_strict
 def soft_round(temperature: float, y: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """:func:`prancimg.fused.soft_round` of a vector, and its derivative."""
     out, slope = np.empty_like(y), np.empty_like(y)
