@@ -147,13 +147,19 @@ def cost(values: np.ndarray, scale: int) -> float:
 def near_cost(values: np.ndarray, mean: np.ndarray, table: np.ndarray) -> float:
     """Bits of :meth:`Encoder.put_near`."""
     whole, row = _near(mean, table)
-    symbols = np.clip(values - whole + CENTRE, 0, WIDTH - 1)
+    symbols = _symbols(values, whole)
     return _bits(symbols, frequencies().reshape(-1, WIDTH)[row, symbols])
 
 
 def escaped(values: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Which values :meth:`Encoder.put_near` writes apart, for their distance from the mean."""
-    return _escaped(np.clip(values - (mean + MEANS // 2 >> 3) + CENTRE, 0, WIDTH - 1))
+    return _escaped(_symbols(values, mean + MEANS // 2 >> 3))
+
+
+def _symbols(values: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """What stands for values beside their rounded means."""
+    symbols: np.ndarray = np.clip(values - whole + CENTRE, 0, WIDTH - 1)
+    return symbols
 
 
 def _bits(symbols: np.ndarray, frequency: np.ndarray) -> float:
@@ -216,7 +222,7 @@ class Encoder:
         if np.abs(values).max() >= MAGNITUDE:
             raise PrancImgError("a coefficient is too large for the format")
         whole, row = _near(mean, table)
-        symbols = np.clip(values - whole + CENTRE, 0, WIDTH - 1).astype(np.int32)
+        symbols = _symbols(values, whole).astype(np.int32)
         if symbols.min() > _NEAR and symbols.max() < WIDTH - 1 - _NEAR:
             self._range.encode(symbols - np.int32(_NEAR), _FAMILY, _near_weights().take(row, 0))
         else:

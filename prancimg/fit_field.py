@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -252,7 +253,9 @@ def visibility(pixels: Tensor, masking: float) -> Tensor:
     """
     size = min(_NEARBY, *(side - 1 + side % 2 for side in pixels.shape[1:]))
     luma = pixels.mean(0)[None]
-    both = avg_pool2d(torch.cat([luma, luma.square()]), size, 1, size // 2, count_include_pad=False)
+    both = torch.cat([luma, luma.square()])
+    for sides in ((size, 1), (1, size)):
+        both = avg_pool2d(both, sides, 1, [side // 2 for side in sides], count_include_pad=False)
     variance = (both[1] - both[0].square()).clamp_min(0)
     return ((variance + _HARDLY_BUSY) / _BUSY) ** -masking
 
@@ -262,7 +265,12 @@ class Canvas:
 
     def __init__(self, pixels: Tensor, pyramid: Pyramid, masking: float = 0.0) -> None:
         """``pixels``: (3, h, w) from 0 to 1; errors count by their :func:`visibility`."""
-        self.pixels, self.pyramid, self.dues = pixels, pyramid, visibility(pixels, masking)
+        self.pixels, self.pyramid, self.masking = pixels, pyramid, masking
+
+    @cached_property
+    def dues(self) -> Tensor:
+        """What an error counts for at every pixel, (h, w): only a fit asks for it, not a start."""
+        return visibility(self.pixels, self.masking)
 
     def start(self, weights: Mapping[str, Tensor], step: float, r: float, rounds: int = 3) -> Tensor:
         """The analytic start, packed: a pyramid that shows the picture, by Newton steps with one slope everywhere."""
@@ -537,7 +545,8 @@ class _Fit:
                 y = start(self.canvas, self.networks.start, header)
         self.y = y.requires_grad_()
         self.adam, self.error, self.steps = GridAdam(y), math.inf, 0
-        self.busy = fused.busy(header.pyramid, y)
+        self.busy: Tensor | None = None
+        """Which contexts hold anything but zeros; looked up every few steps."""
         self.fixed: Tensor | None = None
         """The grids, when they are rounded for good, and squashed as the decoder does."""
         self.squashed = y

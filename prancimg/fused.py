@@ -181,14 +181,13 @@ def busy(pyramid: Pyramid, q: Tensor) -> Tensor:
     """Where the context of coefficients q, packed, holds anything but zeros once they are rounded: packed, bool."""
     q = q.detach().round()
     grids, found = pyramid.split(q), torch.empty_like(q, dtype=torch.bool)
+    where, arrays = pyramid.split(found), pyramid.split(q.numpy()) if compiled(q) else {}
     for grid in pyramid.grids:
-        if compiled(q):
-            arrays = {key: part.numpy() for key, part in grids.items()}
+        if arrays:
             planes = kernel.gather(arrays[grid.key], *_beside(grid, arrays), len(_PLANES[grid.component > 0]))
-            here = torch.from_numpy(kernel.any_near(planes, _taps(grid)))
+            where[grid.key][:] = torch.from_numpy(kernel.any_near(planes, _taps(grid)))
         else:
-            here = _features(grid, grids).ne(0).any(0).view(grid.height, grid.width)
-        pyramid.split(found)[grid.key][:] = here
+            where[grid.key][:] = _features(grid, grids).ne(0).any(0).view(grid.height, grid.width)
     return found
 
 
