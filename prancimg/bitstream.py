@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import math
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from prancimg.basis import Kind
 from prancimg.coder import SCALES
-from prancimg.context import MAX_RATE
+from prancimg.context import KINDS, MAX_RATE
 from prancimg.errors import PrancImgError
 from prancimg.field import MAX_LEVELS, STEP_CODES, Pyramid
 from prancimg.siren import Siren
@@ -134,17 +134,51 @@ class Header:
         if self.width * self.height * (sum(self.siren.sizes) + SINE * self.hidden * self.layers) > MAX_WORK:
             raise PrancImgError("the network is too large for so many pixels")
 
+    @property
+    def plan(self) -> int | None:
+        """The number of the first plan that describes the coefficients but for their scales, if one does."""
+        if any(getattr(self, name) != value for name, value in PLANNED.items()):
+            return None
+        for number, plan in enumerate(PLANS):
+            planned = zip(self.tensors, _tensors(plan), strict=True)
+            if all(not coded.k or coded == replace(most, scale=coded.scale) for coded, most in planned):
+                return number
+        return None
+
     def pack(self) -> bytes:
-        """All fields in order, as varints; step and scale only where a tensor has coefficients."""
-        numbers = [getattr(self, name) for name in (*_SCALARS, *(_FIELD_SCALARS if self.channels else ()))]
-        for coded in self.tensors:
-            numbers += [coded.k, coded.step, coded.scale] if coded.k else [0]
+        """All fields as varints; in brief where the coefficients follow a plan."""
+        if self.plan is not None:
+            numbers = [0, self.plan, *(getattr(self, name) for name in _BRIEF)]
+            planned = zip(self.tensors, _tensors(PLANS[self.plan]), strict=True)
+            numbers += [coded.scale + 1 if coded.k else 0 for coded, most in planned if most.k]
+        else:
+            numbers = [getattr(self, name) for name in (*_SCALARS, *(_FIELD_SCALARS if self.channels else ()))]
+            for coded in self.tensors:
+                numbers += [coded.k, coded.step, coded.scale] if coded.k else [0]
         return b"".join(map(varint, numbers))
 
     @staticmethod
     def unpack(data: bytes) -> Header:
         """Parse and check every field but the cap on pixels, which is the caller's."""
-        number = Numbers(data)
+        brief = data[:1] == b"\0"
+        number = Numbers(data[brief:])
+        header = Header._planned(number) if brief else Header._unplanned(number)
+        number.end()
+        header.check()
+        return header
+
+    @staticmethod
+    def _planned(number: Numbers) -> Header:
+        plan = number("plan", 0, len(PLANS) - 1)
+        scalars = PLANNED | {name: number(name, *limits) for name, limits in _BRIEF.items()}
+        coded = []
+        for most in _tensors(PLANS[plan]):
+            scale = number("scale", 0, SCALES) if most.k else 0
+            coded.append(replace(most, scale=scale - 1) if scale else Coded(0))
+        return Header(**scalars, tensors=tuple(coded))
+
+    @staticmethod
+    def _unplanned(number: Numbers) -> Header:
         scalars = {name: number(name, *limits) for name, limits in _SCALARS.items()}
         if scalars["channels"]:
             scalars |= {name: number(name, *limits) for name, limits in _FIELD_SCALARS.items()}
@@ -152,10 +186,7 @@ class Header:
         for name, shape in Siren(scalars["hidden"], scalars["layers"], scalars["channels"]).shapes.items():
             k = number(f"number of coefficients of {name}", 0, math.prod(shape))
             coded.append(Coded(k, number("step", 0, STEPS - 1), number("scale", 0, SCALES - 1)) if k else Coded(0))
-        number.end()
-        header = Header(**scalars, tensors=tuple(coded))
-        header.check()
-        return header
+        return Header(**scalars, tensors=tuple(coded))
 
 
 _SCALARS = {
@@ -174,6 +205,44 @@ _FIELD_SCALARS = {
     "rate": (0, MAX_RATE),
     "step": (0, STEP_CODES - 1),
 }
+
+
+Adapted = Mapping[str, tuple[int, int | None]]
+"""By tensor: the step code of its coefficients, and their number where that is not the tensor's size."""
+
+_PAINT: Adapted = {
+    "w0": (56, None),
+    "b0": (48, None),
+    "w1": (48, None),
+    "b1": (40, None),
+    "scale": (104, None),
+    "taps": (56, None),
+    "residual": (48, None),
+}
+
+
+def _contexts(a: tuple[int, int | None], b: tuple[int, int | None], bias: tuple[int, int | None]) -> Adapted:
+    tensors = {"a": a, "b": b, "bias": bias, "b0": (104, None), "c": (96, None), "c0": (104, None)}
+    return {f"{kind}.{tensor}": how for kind in KINDS for tensor, how in tensors.items()}
+
+
+FROZEN: Adapted = {}
+PRANC: Adapted = {**_PAINT, **_contexts((72, 48), (72, 48), (88, 24))}
+WHOLE: Adapted = {**_PAINT, **_contexts((96, None), (96, None), (104, None))}
+PLANS = FROZEN, PRANC, WHOLE
+"""Plans of the field's network, numbered from 0. Part of the format: never edited, only added to."""
+PLANNED = {"prior": 2, "hidden": 16, "layers": 1, "channels": 4, "kind": int(Kind.SIGN)}
+"""What a header with a plan does not say."""
+_BRIEF = {name: limits for name, limits in (_SCALARS | _FIELD_SCALARS).items() if name not in PLANNED}
+
+
+def _tensors(plan: Adapted) -> tuple[Coded, ...]:
+    """All tensors of the network under a plan, the scales left open."""
+    coded = []
+    for name, shape in Siren(PLANNED["hidden"], PLANNED["layers"], PLANNED["channels"]).shapes.items():
+        step, k = plan.get(name, (0, 0))
+        coded.append(Coded(math.prod(shape) if k is None else k, step))
+    return tuple(coded)
 
 
 def step_size(code: int) -> int:

@@ -20,7 +20,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from prancimg import basis, coder, context, fused
 from prancimg.basis import Kind
-from prancimg.bitstream import Coded, Header, step_size
+from prancimg.bitstream import FROZEN, PRANC, WHOLE, Adapted, Coded, Header, step_size
 from prancimg.decoder import Model
 from prancimg.errors import PrancImgError
 from prancimg.field import COMPONENTS, MAX_LEVELS, STEP_CODES, Coefficients, Pyramid, directions, features, step_value
@@ -79,29 +79,6 @@ _FILL = 0.3
 """How far the rounding threshold may sink before a finer step takes over."""
 _LEAST = 0.5
 """Bits to be saved for which a coefficient is worth giving up."""
-
-Adapted = Mapping[str, tuple[int, int | None]]
-"""By tensor: the step code of its coefficients, and their number where that is not the tensor's size."""
-
-_PAINT: Adapted = {
-    "w0": (56, None),
-    "b0": (48, None),
-    "w1": (48, None),
-    "b1": (40, None),
-    "scale": (104, None),
-    "taps": (56, None),
-    "residual": (48, None),
-}
-
-
-def _contexts(a: tuple[int, int | None], b: tuple[int, int | None], bias: tuple[int, int | None]) -> Adapted:
-    tensors = {"a": a, "b": b, "bias": bias, "b0": (104, None), "c": (96, None), "c0": (104, None)}
-    return {f"{kind}.{tensor}": how for kind in context.KINDS for tensor, how in tensors.items()}
-
-
-FROZEN: Adapted = {}
-PRANC: Adapted = {**_PAINT, **_contexts((72, 48), (72, 48), (88, 24))}
-WHOLE: Adapted = {**_PAINT, **_contexts((96, None), (96, None), (104, None))}
 
 
 @dataclass(frozen=True)

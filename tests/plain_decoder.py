@@ -86,8 +86,23 @@ def shapes_of(hidden, layers, channels):
     return shapes
 
 
+def planned(plan, name, size):
+    steps = {"w0": 56, "b0": 48, "w1": 48, "b1": 40, "scale": 104, "taps": 56, "residual": 48}
+    if plan and name in steps:
+        return size, steps[name]
+    name = name.partition(".")[2]
+    if plan and name in ("b0", "c", "c0"):
+        return size, {"b0": 104, "c": 96, "c0": 104}[name]
+    if plan == 1:
+        return {"a": (48, 72), "b": (48, 72), "bias": (24, 88)}.get(name, (0, 0))
+    if plan == 2 and name in ("a", "b", "bias"):
+        return size, 104 if name == "bias" else 96
+    return 0, 0
+
+
 def header_of(payload):
-    at = 0
+    brief = payload[:1] == b"\0"
+    at = int(brief)
 
     def number(low, high):
         nonlocal at
@@ -96,26 +111,35 @@ def header_of(payload):
             raise Bad("out of range")
         return value
 
-    h = {
-        "width": number(1, 1 << 20),
-        "height": number(1, 1 << 20),
-        "prior": number(0, 1 << 16),
-        "hidden": number(1, 512),
-        "layers": number(1, 16),
-        "channels": number(0, 16),
-        "seed": number(0, MASK64),
-        "kind": number(0, 3),
-    }
-    if h["channels"]:
-        h |= {"luma_from": number(0, 6), "chroma_from": number(0, 6), "rate": number(0, 255), "step": number(0, 255)}
-        if not h["prior"]:
-            raise Bad("a field needs a prior")
+    def field():
+        return {"luma_from": number(0, 6), "chroma_from": number(0, 6), "rate": number(0, 255), "step": number(0, 255)}
+
+    def size():
+        return {"width": number(1, 1 << 20), "height": number(1, 1 << 20)}
+
+    if brief:
+        plan = number(0, 2)
+        h = {"prior": 2, "hidden": 16, "layers": 1, "channels": 4, "kind": 1}
+        h |= size() | {"seed": number(0, MASK64)} | field()
+    else:
+        h = size()
+        h |= {"prior": number(0, 1 << 16), "hidden": number(1, 512), "layers": number(1, 16)}
+        h |= {"channels": number(0, 16), "seed": number(0, MASK64), "kind": number(0, 3)}
+        if h["channels"]:
+            h |= field()
+            if not h["prior"]:
+                raise Bad("a field needs a prior")
     h["tensors"] = []
     for name, shape in shapes_of(h["hidden"], h["layers"], h["channels"]):
-        size = math.prod(shape)
-        k = number(0, size)
-        step, scale = (number(0, 135), number(0, 99)) if k else (0, 0)
-        h["tensors"].append((name, size, k, step, scale))
+        entries = math.prod(shape)
+        if brief:
+            most, step = planned(plan, name, entries)
+            scale = number(0, 100) - 1 if most else -1
+            k, step, scale = (most, step, scale) if scale >= 0 else (0, 0, 0)
+        else:
+            k = number(0, entries)
+            step, scale = (number(0, 135), number(0, 99)) if k else (0, 0)
+        h["tensors"].append((name, entries, k, step, scale))
     if at != len(payload):
         raise Bad("trailing bytes")
     entries = sum(k * size for _, size, k, *_ in h["tensors"] if k < size and h["kind"] in (1, 2))

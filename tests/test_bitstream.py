@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prancimg import bitstream
-from prancimg.bitstream import SIGNATURE, Coded, Header, read, read_varint, step_size, varint, write
+from prancimg.basis import Kind
+from prancimg.bitstream import PLANNED, PLANS, SIGNATURE, Coded, Header, read, read_varint, step_size, varint, write
 from prancimg.errors import PrancImgError
 
 TENSORS = (Coded(12, 50, 10), Coded(6, 51, 11), Coded(30, 52, 12), Coded(0), Coded(18, 54, 14), Coded(3, 55, 15))
@@ -49,6 +50,59 @@ def test_a_field_header_byte_by_byte():
     assert FIELD.pyramid.levels == 7 and FIELD.pyramid.grids[-1].key == (0, 1)
 
 
+PAINTED = (Coded(64, 56, 9), Coded(0), Coded(48, 48, 11), Coded(3, 40, 12), *[Coded(0)] * 19)
+BRIEF = Header(768, 512, seed=7, tensors=PAINTED, luma_from=1, chroma_from=2, rate=140, step=166, **PLANNED)
+
+
+def test_a_brief_header_byte_by_byte():
+    assert BRIEF.pack().hex(" ") == (
+        "00 01 "  # brief, plan
+        "80 06 80 04 07 01 02 8c 01 a6 01 "  # 768, 512, seed, luma_from, chroma_from, rate, step
+        "0a 00 0c 0d " + " ".join(["00"] * 15)  # for every tensor of the plan: 0, or its scale and 1
+    )
+    assert Header.unpack(BRIEF.pack()) == BRIEF and BRIEF.plan == 1
+    frozen = replace(BRIEF, tensors=(Coded(0),) * 23)
+    assert frozen.pack().hex(" ") == "00 00 80 06 80 04 07 01 02 8c 01 a6 01" and Header.unpack(frozen.pack()) == frozen
+
+
+@given(st.sampled_from(range(len(PLANS))), st.lists(st.integers(0, 100), min_size=23, max_size=23))
+def test_headers_that_follow_a_plan_are_brief_and_round_trip(number, scales):
+    full = Header.unpack(bytes([0, number, 9, 9, 0, 0, 0, 9, 9]) + bytes([1]) * len(PLANS[number]))
+    tensors = [
+        replace(how, scale=s - 1) if s and how.k else Coded(0) for how, s in zip(full.tensors, scales, strict=True)
+    ]
+    header = replace(full, tensors=tuple(tensors))
+    assert len(header.pack()) <= 9 + len(PLANS[number]) and Header.unpack(header.pack()) == header
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"kind": Kind.HADAMARD}, {"prior": 3}, {"tensors": (Coded(63, 56, 9), *PAINTED[1:])}]
+    + [{"tensors": (Coded(64, 57, 9), *PAINTED[1:])}, {"tensors": (*PAINTED[:4], Coded(1, 56, 9), *PAINTED[5:])}],
+)
+def test_headers_beside_all_plans_say_everything(change):
+    header = replace(BRIEF, **change)
+    assert header.plan is None and header.pack()[0] != 0 and Header.unpack(header.pack()) == header
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\0", "cut short"),
+        (b"\0\3" + BRIEF.pack()[2:], "plan 3"),
+        (replace(BRIEF, width=0).pack(), "width 0"),
+        (replace(BRIEF, step=256).pack(), "step 256"),
+        (replace(BRIEF, tensors=(Coded(64, 56, 100), *PAINTED[1:])).pack(), "scale 101"),
+        (BRIEF.pack()[:-1], "cut short"),
+        (BRIEF.pack() + b"\0", "longer"),
+        (replace(BRIEF, width=2**15, height=2**15).pack(), "too large for so many pixels"),
+    ],
+)
+def test_brief_headers_beyond_the_caps_are_refused(data, message):
+    with pytest.raises(PrancImgError, match=message):
+        Header.unpack(data)
+
+
 @given(st.integers(0, 2**64 - 1))
 def test_varints_round_trip(number):
     assert read_varint(b"x" + varint(number), 1) == (number, 1 + len(varint(number)))
@@ -71,7 +125,6 @@ def with_first(**change: int) -> tuple[Coded, ...]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"width": 0}, "width 0"),
         ({"height": 2**20 + 1}, "height"),
         ({"hidden": 0}, "hidden"),
         ({"hidden": 513}, "hidden"),
@@ -164,4 +217,5 @@ def test_any_header_parses_or_is_refused(data):
         header = Header.unpack(data)
     except PrancImgError:
         return
+    assert Header.unpack(header.pack()) == header
     assert header.width * header.height <= bitstream.MAX_WORK

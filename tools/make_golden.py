@@ -23,13 +23,13 @@ from PIL import Image
 import prancimg
 from prancimg import bitstream
 from prancimg.basis import WHOLE, Kind
-from prancimg.bitstream import STEPS, Coded, Header
+from prancimg.bitstream import FROZEN, PRANC, STEPS, Adapted, Coded, Header
+from prancimg.bitstream import WHOLE as ALL
 from prancimg.coder import MAGNITUDE, SCALES, best_scale
 from prancimg.encoder import Plan, _file, fit_to_size, widest
 from prancimg.extras import Alpha, Extras, Metadata, Samples, plane_to_png
 from prancimg.field_encoder import _file as field_file
-from prancimg.fit_field import FROZEN, PRANC, Adapted, Setup
-from prancimg.fit_field import WHOLE as ALL
+from prancimg.fit_field import Setup
 from prancimg.prior import load_prior
 from tests.golden.integers import digests
 
@@ -139,6 +139,8 @@ RECIPES: dict[str, Callable[[], bytes]] = {
     "field-words": lambda: with_extras(
         Extras(metadata=Metadata(b"a profile", b"MM\0*\0\0\0\x08\0\0\0\0\0\0", b"<x/>"))
     ),
+    "field-plan": lambda: field(24, 16, (0, 1), PRANC, seed=9),
+    "field-plan-whole": lambda: field(24, 16, (0, 1), ALL, seed=10),
     "field-more": lambda: with_more((FOLDER / "field-frozen.prc").read_bytes()),
 }
 """What makes each file, in an order in which it can be made."""

@@ -30,10 +30,11 @@ import torch
 
 from benchmarks.kodak.curves import markdown
 from prancimg import context, decoder, fit_field, metrics
+from prancimg.bitstream import FROZEN, PRANC, WHOLE
 from prancimg.codec import load_image
 from prancimg.decoder import decode_array
 from prancimg.field_encoder import file_of
-from prancimg.fit_field import FROZEN, PRANC, WHOLE, Setup
+from prancimg.fit_field import Setup
 from prancimg.prior import load_prior, pack_prior, unpack_prior
 from prancimg.siren import to_floats
 from tools.train_field_prior import initial
