@@ -20,8 +20,10 @@ from prancimg.siren import FRACTION
 
 Progress = Callable[[float], None]
 
-EFFORTS = {1: 16, 2: 36, 3: 80, 4: 170, 5: 340, 6: 670, 7: 1300, 8: 2500, 9: 4608}
+EFFORTS = {1: 16, 2: 36, 3: 80, 4: 170, 5: 360, 6: 700, 7: 1350, 8: 2500, 9: 4608}
 """Steps of a fit: each takes about twice as long as the one before, with all that takes time beside them."""
+SPARE = 0.028
+"""The share of a size that may be left over: coefficients that fill it would not be worth their bits."""
 FITS = 5
 """Fits in search of a PSNR."""
 
@@ -53,7 +55,9 @@ class FieldSearch:
             files[shift] = file_of(fitted, shift)
             return math.log(len(files[shift]) / size)
 
-        seek(excess, 0.0, -0.5, (fitted.finest, fitted.coarsest), 0.012, 9)
+        off = excess(0.0)
+        if not -SPARE <= off <= 0:
+            seek(excess, 2 * off + 0.01, -0.5, (fitted.finest, fitted.coarsest), 0.01, 8)
         fitting = [data for data in files.values() if len(data) <= size]
         return max(fitting, key=len, default=least)
 

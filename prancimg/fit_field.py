@@ -39,22 +39,23 @@ RATE, NETWORK_RATE = 0.25, 1.2e-2
 """Learning rates: of the grids in units of the step, of the networks."""
 SHRINK = 0.3
 """What the analytic start's coefficients are moved towards zero by."""
-SCOUTS, SHORT = 2, 1.05
-"""Short fits of tiles in search of a price, if there is time, and their bits relative to those of whole fits at it."""
-SURPLUS = 1.4
-"""The bits of the start, relative to those of the fit, at the same price."""
+SURPLUS = 1.4, 1.1
+"""The bits of the start, relative to those of the fit at the same price, with luma at level 0 and without."""
 STEERED = {
-    0.3: (1.38, 0.7),
-    0.5: (1.12, 1.0),
-    0.65: (1.05, 1.4),
-    0.75: (1.02, 1.4),
-    0.8: (1.02, 1.2),
-    0.84: (1.02, 1.2),
+    0.3: (1.43, 0.5),
+    0.4: (1.27, 0.7),
+    0.5: (1.14, 1.0),
+    0.6: (1.06, 1.3),
+    0.68: (1.02, 1.6),
+    0.74: (1.005, 2.0),
+    0.78: (1.003, 2.0),
+    0.82: (1.0, 2.0),
+    0.845: (1.0, 2.0),
 }
 """At these shares of the steps: bits if all were rounded, relative to the end's, and how the price follows them."""
-AIM = -0.005
-"""The logarithm of the excess of bits to steer for: giving up a few percent can cost a decibel on smooth pictures."""
-LANDED = -0.02, 0.025
+AIM = 0.0
+"""The logarithm of the excess of bits to steer for: giving up a percent costs nothing, filling one gains nothing."""
+LANDED = -0.025, 0.03
 """Where the logarithm of a steered fit's bits, relative to those asked for, is to end."""
 HARD, HARD_NETWORKS = 0.86, 0.7
 """Shares of the steps after which the grids, and before them the networks' coefficients, are rounded."""
@@ -474,25 +475,25 @@ def fit_field(
     fused.keep_memory()
     count = image.shape[0] * image.shape[1]
     steered = price is None
-    levels = setup.levels or finest_levels(bits / count)
     if price is None:
         wanted = bits
-        levels, price = _price_for(image, bits, levels, setup, iterations, device)
+        setup, price = price_for(image, bits, setup, device)
     else:
-        wanted = _Start(image, setup, device).bits(price, setup.levels or (1, 2))
-        levels = setup.levels or finest_levels(wanted / count)
+        wanted = Start(image, setup, device).bits(price, setup.levels or (1, 2))
+        setup = replace(setup, levels=setup.levels or finest_levels(wanted / count))
+    levels = setup.levels or (0, 1)
     iterations = steps_at(iterations, levels[0])
     adapted = adapted_to(wanted) if setup.adapted is None else setup.adapted
     fit = _Fit(image, setup.header(image, price, levels, adapted, seed), price, bits, setup, device)
     groups = min(max(iterations // 16, 1), 12)
     moments = {round(share * iterations): how for share, how in STEERED.items()} if steered else {}
-    i, seen = 0, 0.0
+    i, seen, again = 0, 0.0, steered
     while i < iterations:
         if i >= HARD * iterations and fit.fixed is None:
             off = fit.excess() if steered else 0.0
-            if moments and fit.missed(off):
-                fit.change_price(off - AIM, 1.5, 0.3)
-                moments, i = {}, round((HARD - 0.25) * iterations)  # once
+            if again and fit.missed(off):
+                fit.change_price(off - AIM, 1.0, 0.3)
+                again, i = False, round((HARD - 0.25) * iterations)
                 continue
             fit.settle(off, groups if steered else 0)
         fit.step(i / iterations, min(1.0, (i + 1) / 2))
@@ -588,13 +589,10 @@ class _Fit:
         return self.price <= PRICES[0] * 1.01 if off < 0 else self.price >= PRICES[1] * 0.99
 
     def settle(self, off: float, groups: int) -> None:
-        """Round for good: with ``groups`` for :func:`cheapest` so that an excess of bits, ``off``, is made good."""
-        if groups:
-            shift = 0.0
+        """Round for good; where the price is at its bound, otherwise than usual, to make good an excess of bits."""
+        if groups and self._at_bound(off):
             now = self.trimmable(groups) if off > 0 else self.state()
-            if off > 0 or self._at_bound(off):
-                shift = _land(now, math.log(self.wanted), 0.005)
-            coarser, landed = now.shifted(shift)
+            coarser, landed = now.shifted(_land(now, math.log(self.wanted), 0.005))
             self.header = replace(self.header, step=coarser.step)
             self.fixed = torch.from_numpy(landed).to(self.y)
         else:
@@ -607,7 +605,7 @@ class _Fit:
             self.y.copy_(self.fixed + torch.where(rest.abs() < 0.499, rest, 0.0))
 
 
-class _Start:
+class Start:
     """How many bits the start of a fit takes."""
 
     def __init__(self, image: np.ndarray, setup: Setup, device: torch.device) -> None:
@@ -626,37 +624,23 @@ class _Start:
             return max(float(canvas.bits(q, fused.squash(q), self.prior, r)), 1e-9)
 
 
-def _price_for(
-    image: np.ndarray, bits: float, levels: tuple[int, int], setup: Setup, iterations: int, device: torch.device
-) -> tuple[tuple[int, int], float]:
-    """Finest levels, and the price at which a fit of a picture takes about so many bits.
-
-    The bits of the start tell it roughly; short fits of tiles from all over the picture tell what fits make of starts.
-    """
-    whole, tiles = _Start(image, setup, device), contact_sheet(image)
-    part = _Start(tiles, setup, device)
-    if setup.levels is None and bits < _SPARSE * whole.pixels[0].numel():
+def price_for(image: np.ndarray, bits: float, setup: Setup, device: torch.device) -> tuple[Setup, float]:
+    """The setup with its levels, and the price, at which a fit of a picture takes about so many bits, by its start."""
+    whole, tiles = Start(image, setup, device), contact_sheet(image)
+    part, count = Start(tiles, setup, device), whole.pixels[0].numel()
+    levels = setup.levels or finest_levels(bits / count)
+    if setup.levels is None and bits < _SPARSE * count:
         while whole.bits(PRICES[1], levels) > bits and levels[0] < MAX_LEVELS - 1:  # not even the highest price will do
             levels = levels[0] + 1, max(levels[0] + 2, levels[1])
-    scout = replace(setup, levels=levels, adapted=FROZEN)
-    low, high = map(math.log, PRICES)
-    share, growth, price = tiles.size / image.size, SURPLUS, 2e-3
+    wanted = SURPLUS[min(levels[0], 1)] * bits
 
-    def solve(below: float) -> float:
-        """The price at which the start of the tiles takes as much as it should."""
+    def excess(x: float) -> float:
+        return math.log(part.bits(math.exp(x), levels) / (wanted * tiles.size / image.size))
 
-        def excess(x: float) -> float:
-            return math.log(part.bits(math.exp(x), levels) / (growth * share * bits))
-
-        return math.exp(seek(excess, math.log(price), -0.8, (low, high), below, 6))
-
-    scouts = min(SCOUTS, iterations // 30)
-    for _ in range(scouts):
-        price = solve(0.1)
-        found = fit_field(tiles, seed=0, iterations=max(10, iterations // 6), device=device, price=price, setup=scout)
-        started = part.bits(price, levels)
-        share, growth = started / whole.bits(price, levels), SHORT * started / max(found.bits(0), 1e-9)
-    return levels, solve(0.03 if scouts else 0.08)
+    (low, high), slope = map(math.log, PRICES), -0.8
+    x = seek(excess, math.log(2e-3), slope, (low, high), 0.08, 6)
+    x -= math.log(whole.bits(math.exp(x), levels) / wanted) / slope
+    return replace(setup, levels=levels), math.exp(min(max(x, low), high))
 
 
 def contact_sheet(image: np.ndarray) -> np.ndarray:

@@ -34,14 +34,14 @@ from prancimg.fit_field import (
     Fitted,
     GridAdam,
     Setup,
+    Start,
     _planes,
-    _price_for,
-    _Start,
     adapted_to,
     cheapest,
     finest_levels,
     fit_field,
     pace,
+    price_for,
     random_tiles,
     relative_rate,
     soften,
@@ -226,18 +226,18 @@ def _sample(
     """Fit a contact sheet at a price, or at one at which the whole picture would take about so many bits."""
     tiles = random_tiles(image, min(_SHEET, *image.shape[:2]), _TILES)
     sheet, count, searched = np.concatenate(list(tiles), 1), image.shape[0] * image.shape[1], price is None
-    share, begun = sheet.size / image.size, _Start(sheet, Setup(), device)
+    share, begun = sheet.size / image.size, Start(sheet, Setup(), device)
     if price is None:
-        levels, price = _price_for(sheet, bits * share, finest_levels(bits / count), Setup(), iterations, device)
-        setup = Setup(levels=levels, adapted=adapted_to(bits))
+        setup, price = price_for(sheet, bits * share, Setup(adapted=adapted_to(bits)), device)
     else:
         whole = begun.bits(price, (1, 2)) / share
-        setup = Setup(levels=(levels := finest_levels(whole / count)), adapted=adapted_to(whole))
+        setup = Setup(levels=finest_levels(whole / count), adapted=adapted_to(whole))
+    levels = setup.levels or (0, 1)
     for attempt in range(2):
         fitted = fit_field(sheet, seed=seed, iterations=iterations, device=device, price=price, setup=setup)
         own = fitted.network_bits
         growth = (fitted.bits(0) - own) / begun.bits(price, levels)
-        starts = [_Start(image[_core(place)], Setup(), device).bits(price, levels) for place in places]
+        starts = [Start(image[_core(place)], Setup(), device).bits(price, levels) for place in places]
         sample, off = _Sample(fitted, price, growth, starts), (growth * sum(starts) + own) / bits
         if not searched or attempt or abs(math.log(off)) < 0.05:
             break

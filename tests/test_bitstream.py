@@ -77,8 +77,13 @@ def test_headers_that_follow_a_plan_are_brief_and_round_trip(number, scales):
 
 @pytest.mark.parametrize(
     "change",
-    [{"kind": Kind.HADAMARD}, {"prior": 3}, {"tensors": (Coded(63, 56, 9), *PAINTED[1:])}]
-    + [{"tensors": (Coded(64, 57, 9), *PAINTED[1:])}, {"tensors": (*PAINTED[:4], Coded(1, 56, 9), *PAINTED[5:])}],
+    [
+        {"kind": Kind.HADAMARD},
+        {"prior": 3},
+        {"tensors": (Coded(63, 56, 9), *PAINTED[1:])},
+        {"tensors": (Coded(64, 57, 9), *PAINTED[1:])},
+        {"tensors": (*PAINTED[:4], Coded(1, 56, 9), *PAINTED[5:])},
+    ],
 )
 def test_headers_beside_all_plans_say_everything(change):
     header = replace(BRIEF, **change)
