@@ -631,7 +631,7 @@ def price_for(image: np.ndarray, bits: float, setup: Setup, device: torch.device
     levels = setup.levels or finest_levels(bits / count)
     if setup.levels is None and bits < _SPARSE * count:
         while whole.bits(PRICES[1], levels) > bits and levels[0] < MAX_LEVELS - 1:  # not even the highest price will do
-            levels = levels[0] + 1, max(levels[0] + 2, levels[1])
+            levels = levels[0] + 1, min(max(levels[0] + 2, levels[1]), MAX_LEVELS - 1)
     wanted = SURPLUS[min(levels[0], 1)] * bits
 
     def excess(x: float) -> float:

@@ -204,6 +204,13 @@ def test_the_lowest_rate_named_is_possible(model, size):
         encode(image, size=lowest - 1, model=model)
 
 
+@pytest.mark.parametrize("size", [42, 51, 64, 80])
+def test_an_icon_of_a_few_bytes_can_be_read_again(size, photo):
+    image = np.asarray(Image.fromarray(photo).resize((64, 64), Image.Resampling.LANCZOS))
+    data = encode(image, size=size, effort=1)
+    assert len(data) <= size and prancimg.decode(data).size == (64, 64)
+
+
 @both
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (33, 1), (7, 5)])
 def test_tiny_pictures_of_any_shape(model, shape):
