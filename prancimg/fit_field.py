@@ -41,6 +41,8 @@ SHRINK = 0.3
 """What the analytic start's coefficients are moved towards zero by."""
 SURPLUS = 1.4, 1.1
 """The bits of the start, relative to those of the fit at the same price, with luma at level 0 and without."""
+SCOUTS, SHORT, MISLED = 3, 1.2, 0.6
+"""Short fits of tiles, if there is time; their bits relative to those of whole fits; the logarithm of being far off."""
 STEERED = {
     0.3: (1.43, 0.5),
     0.4: (1.27, 0.7),
@@ -74,6 +76,8 @@ _NEARBY, _HARDLY_BUSY, _BUSY = 33, 3e-3, 1e-2
 REFRESH = 8
 """Steps after which it is looked up again which contexts hold anything but zeros."""
 _TILE = 128
+_UNHURRIED = 30
+"""Steps of a fit from which a short one beforehand is not too dear."""
 _COARSER = 30
 """Step codes above the rate index: a field that has no time to grow starts with a coarser step than 0.04 at 1e-3."""
 _FILL = 0.3
@@ -477,7 +481,7 @@ def fit_field(
     steered = price is None
     if price is None:
         wanted = bits
-        setup, price = price_for(image, bits, setup, device)
+        setup, price = price_for(image, bits, setup, iterations, device)
     else:
         wanted = Start(image, setup, device).bits(price, setup.levels or (1, 2))
         setup = replace(setup, levels=setup.levels or finest_levels(wanted / count))
@@ -624,8 +628,14 @@ class Start:
             return max(float(canvas.bits(q, fused.squash(q), self.prior, r)), 1e-9)
 
 
-def price_for(image: np.ndarray, bits: float, setup: Setup, device: torch.device) -> tuple[Setup, float]:
-    """The setup with its levels, and the price, at which a fit of a picture takes about so many bits, by its start."""
+def price_for(
+    image: np.ndarray, bits: float, setup: Setup, iterations: int, device: torch.device
+) -> tuple[Setup, float]:
+    """The setup with its levels, and the price, at which a fit of a picture takes about so many bits.
+
+    The bits of the start tell it; a short fit of tiles from all over the picture, whether the start misleads, as it
+    does for drawings and noise.
+    """
     whole, tiles = Start(image, setup, device), contact_sheet(image)
     part, count = Start(tiles, setup, device), whole.pixels[0].numel()
     levels = setup.levels or finest_levels(bits / count)
@@ -640,7 +650,16 @@ def price_for(image: np.ndarray, bits: float, setup: Setup, device: torch.device
     (low, high), slope = map(math.log, PRICES), -0.8
     x = seek(excess, math.log(2e-3), slope, (low, high), 0.08, 6)
     x -= math.log(whole.bits(math.exp(x), levels) / wanted) / slope
-    return replace(setup, levels=levels), math.exp(min(max(x, low), high))
+    x, setup = min(max(x, low), high), replace(setup, levels=levels)
+    for _ in range(SCOUTS if iterations >= _UNHURRIED else 0):
+        price, steps = math.exp(x), min(max(iterations // 6, 10), 28)
+        scout = replace(setup, adapted=FROZEN)
+        found = fit_field(tiles, seed=0, iterations=steps, device=device, price=price, setup=scout).bits(0)
+        off = math.log(max(found, 1.0) / part.bits(price, levels) * whole.bits(price, levels) / (SHORT * bits))
+        if abs(off) < MISLED:
+            break
+        x = min(max(x - off / slope, low), high)
+    return setup, math.exp(x)
 
 
 def contact_sheet(image: np.ndarray) -> np.ndarray:

@@ -228,7 +228,7 @@ def _sample(
     sheet, count, searched = np.concatenate(list(tiles), 1), image.shape[0] * image.shape[1], price is None
     share, begun = sheet.size / image.size, Start(sheet, Setup(), device)
     if price is None:
-        setup, price = price_for(sheet, bits * share, Setup(adapted=adapted_to(bits)), device)
+        setup, price = price_for(sheet, bits * share, Setup(adapted=adapted_to(bits)), iterations, device)
     else:
         whole = begun.bits(price, (1, 2)) / share
         setup = Setup(levels=finest_levels(whole / count), adapted=adapted_to(whole))
