@@ -140,16 +140,17 @@ class Header:
         if any(getattr(self, name) != value for name, value in PLANNED.items()):
             return None
         for number, plan in enumerate(PLANS):
-            planned = zip(self.tensors, _tensors(plan), strict=True)
+            planned = zip(self.tensors, coded_by(plan, self.siren), strict=True)
             if all(not coded.k or coded == replace(most, scale=coded.scale) for coded, most in planned):
                 return number
         return None
 
     def pack(self) -> bytes:
         """All fields as varints; in brief where the coefficients follow a plan."""
-        if self.plan is not None:
-            numbers = [0, self.plan, *(getattr(self, name) for name in _BRIEF)]
-            planned = zip(self.tensors, _tensors(PLANS[self.plan]), strict=True)
+        plan = self.plan
+        if plan is not None:
+            numbers = [0, plan, *(getattr(self, name) for name in _BRIEF)]
+            planned = zip(self.tensors, coded_by(PLANS[plan], self.siren), strict=True)
             numbers += [coded.scale + 1 if coded.k else 0 for coded, most in planned if most.k]
         else:
             numbers = [getattr(self, name) for name in (*_SCALARS, *(_FIELD_SCALARS if self.channels else ()))]
@@ -171,8 +172,9 @@ class Header:
     def _planned(number: Numbers) -> Header:
         plan = number("plan", 0, len(PLANS) - 1)
         scalars = PLANNED | {name: number(name, *limits) for name, limits in _BRIEF.items()}
+        siren = Siren(PLANNED["hidden"], PLANNED["layers"], PLANNED["channels"])
         coded = []
-        for most in _tensors(PLANS[plan]):
+        for most in coded_by(PLANS[plan], siren):
             scale = number("scale", 0, SCALES) if most.k else 0
             coded.append(replace(most, scale=scale - 1) if scale else Coded(0))
         return Header(**scalars, tensors=tuple(coded))
@@ -236,11 +238,11 @@ PLANNED = {"prior": 2, "hidden": 16, "layers": 1, "channels": 4, "kind": int(Kin
 _BRIEF = {name: limits for name, limits in (_SCALARS | _FIELD_SCALARS).items() if name not in PLANNED}
 
 
-def _tensors(plan: Adapted) -> tuple[Coded, ...]:
-    """All tensors of the network under a plan, the scales left open."""
+def coded_by(adapted: Adapted, siren: Siren) -> tuple[Coded, ...]:
+    """How all tensors of a network are coded, the scales left open."""
     coded = []
-    for name, shape in Siren(PLANNED["hidden"], PLANNED["layers"], PLANNED["channels"]).shapes.items():
-        step, k = plan.get(name, (0, 0))
+    for name, shape in siren.shapes.items():
+        step, k = adapted.get(name, (0, 0))
         coded.append(Coded(math.prod(shape) if k is None else k, step))
     return tuple(coded)
 

@@ -20,7 +20,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from prancimg import basis, coder, context, fused
 from prancimg.basis import Kind
-from prancimg.bitstream import FROZEN, PRANC, WHOLE, Adapted, Coded, Header, step_size
+from prancimg.bitstream import FROZEN, PRANC, WHOLE, Adapted, Coded, Header, coded_by, step_size
 from prancimg.decoder import Model
 from prancimg.errors import PrancImgError
 from prancimg.field import COMPONENTS, MAX_LEVELS, STEP_CODES, Coefficients, Pyramid, directions, features, step_value
@@ -55,10 +55,11 @@ STEERED = {
     0.845: (1.0, 2.0),
 }
 """At these shares of the steps: bits if all were rounded, relative to the end's, and how the price follows them."""
-AIM = 0.0
-"""The logarithm of the excess of bits to steer for: giving up a percent costs nothing, filling one gains nothing."""
 LANDED = -0.025, 0.03
-"""Where the logarithm of a steered fit's bits, relative to those asked for, is to end."""
+"""Where the logarithm of a steered fit's bits, relative to those asked for, is to end.
+
+Giving up a percent costs nothing, filling one gains nothing.
+"""
 HARD, HARD_NETWORKS = 0.86, 0.7
 """Shares of the steps after which the grids, and before them the networks' coefficients, are rounded."""
 FEW, MANY = 25_000, 120_000
@@ -111,13 +112,8 @@ class Setup:
         seed: int = 0,
     ) -> Header:
         """The plan of a fit of a picture (H, W, 3) at a price: its grids, its steps and how its networks adapt."""
-        siren, theta0 = load_prior(self.prior)
+        siren = load_prior(self.prior)[0]
         rate = round(context.NEUTRAL_RATE + 16 * math.log2(price / 1e-3))
-        tensors = []
-        for name, tensor in theta0.items():
-            step, k = adapted.get(name, (0, 0))
-            k = len(tensor) if k is None else k
-            tensors.append(Coded(k, step) if k else Coded(0))
         return Header(
             width=image.shape[1],
             height=image.shape[0],
@@ -126,7 +122,7 @@ class Setup:
             layers=siren.layers,
             seed=seed,
             kind=Kind.SIGN,
-            tensors=tuple(tensors),
+            tensors=coded_by(adapted, siren),
             channels=siren.channels,
             luma_from=levels[0],
             chroma_from=levels[1],
@@ -481,11 +477,12 @@ def fit_field(
     steered = price is None
     if price is None:
         wanted = bits
-        setup, price = price_for(image, bits, setup, iterations, device)
+        levels, price = price_for(image, bits, setup, iterations, device)
+    elif setup.levels and setup.adapted is not None:  # nothing depends on what the start takes
+        wanted, levels = bits, setup.levels
     else:
         wanted = Start(image, setup, device).bits(price, setup.levels or (1, 2))
-        setup = replace(setup, levels=setup.levels or finest_levels(wanted / count))
-    levels = setup.levels or (0, 1)
+        levels = setup.levels or finest_levels(wanted / count)
     iterations = steps_at(iterations, levels[0])
     adapted = adapted_to(wanted) if setup.adapted is None else setup.adapted
     fit = _Fit(image, setup.header(image, price, levels, adapted, seed), price, bits, setup, device)
@@ -496,14 +493,14 @@ def fit_field(
         if i >= HARD * iterations and fit.fixed is None:
             off = fit.excess() if steered else 0.0
             if again and fit.missed(off):
-                fit.change_price(off - AIM, 1.0, 0.3)
+                fit.change_price(off, 1.0, 0.3)
                 again, i = False, round((HARD - 0.25) * iterations)
                 continue
             fit.settle(off, groups if steered else 0)
         fit.step(i / iterations, min(1.0, (i + 1) / 2))
         if i in moments and fit.fixed is None:
             ratio, strength = moments[i]
-            fit.change_price(fit.excess() - math.log(ratio) - AIM, strength, 0.5)
+            fit.change_price(fit.excess() - math.log(ratio), strength, 0.5)
         i += 1
         if progress and i / iterations > seen:
             progress(seen := i / iterations)
@@ -630,8 +627,8 @@ class Start:
 
 def price_for(
     image: np.ndarray, bits: float, setup: Setup, iterations: int, device: torch.device
-) -> tuple[Setup, float]:
-    """The setup with its levels, and the price, at which a fit of a picture takes about so many bits.
+) -> tuple[tuple[int, int], float]:
+    """Finest levels, and the price at which a fit of a picture takes about so many bits.
 
     The bits of the start tell it; a short fit of tiles from all over the picture, whether the start misleads, as it
     does for drawings and noise.
@@ -650,16 +647,16 @@ def price_for(
     (low, high), slope = map(math.log, PRICES), -0.8
     x = seek(excess, math.log(2e-3), slope, (low, high), 0.08, 6)
     x -= math.log(whole.bits(math.exp(x), levels) / wanted) / slope
-    x, setup = min(max(x, low), high), replace(setup, levels=levels)
+    x = min(max(x, low), high)
+    scout, steps = replace(setup, levels=levels, adapted=FROZEN), min(max(iterations // 6, 10), 28)
     for _ in range(SCOUTS if iterations >= _UNHURRIED else 0):
-        price, steps = math.exp(x), min(max(iterations // 6, 10), 28)
-        scout = replace(setup, adapted=FROZEN)
+        price = math.exp(x)
         found = fit_field(tiles, seed=0, iterations=steps, device=device, price=price, setup=scout).bits(0)
         off = math.log(max(found, 1.0) / part.bits(price, levels) * whole.bits(price, levels) / (SHORT * bits))
         if abs(off) < MISLED:
             break
         x = min(max(x - off / slope, low), high)
-    return setup, math.exp(x)
+    return levels, math.exp(x)
 
 
 def contact_sheet(image: np.ndarray) -> np.ndarray:

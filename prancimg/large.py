@@ -228,11 +228,11 @@ def _sample(
     sheet, count, searched = np.concatenate(list(tiles), 1), image.shape[0] * image.shape[1], price is None
     share, begun = sheet.size / image.size, Start(sheet, Setup(), device)
     if price is None:
-        setup, price = price_for(sheet, bits * share, Setup(adapted=adapted_to(bits)), iterations, device)
+        levels, price = price_for(sheet, bits * share, Setup(), iterations, device)
+        setup = Setup(levels=levels, adapted=adapted_to(bits))
     else:
         whole = begun.bits(price, (1, 2)) / share
-        setup = Setup(levels=finest_levels(whole / count), adapted=adapted_to(whole))
-    levels = setup.levels or (0, 1)
+        setup = Setup(levels=(levels := finest_levels(whole / count)), adapted=adapted_to(whole))
     for attempt in range(2):
         fitted = fit_field(sheet, seed=seed, iterations=iterations, device=device, price=price, setup=setup)
         own = fitted.network_bits
