@@ -29,6 +29,8 @@ PREVIEW = 2
 """Finest level of a preview: a file's first part ends there."""
 
 Run = Callable[[argparse.Namespace], None]
+_HOW = "model", "effort", "seed", "device", "tune"
+"""Options of how to encode, named as :func:`prancimg.encode` names them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,7 +77,7 @@ def _encode(options: argparse.Namespace) -> None:
     if options.model == "field":  # torch's threads would spin against those of the compiled kernels
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     target = {name: getattr(options, name) for name in ("bpp", "size", "quality", "psnr")}
-    how = {name: getattr(options, name) for name in ("model", "effort", "seed", "device")}
+    how = {name: getattr(options, name) for name in _HOW}
     with _progress(options, "encoding") as progress:
         data = encode_picture(picture, target, how, progress)
     files.write(options.output, data)
@@ -175,7 +177,7 @@ def report(facts: Mapping[str, Any]) -> list[str]:
 def _batch(options: argparse.Namespace) -> None:
     from prancimg import batch
 
-    how = {name: getattr(options, name) for name in ("model", "effort", "seed", "device")}
+    how = {name: getattr(options, name) for name in _HOW}
     target = {name: getattr(options, name) for name in ("bpp", "size", "quality", "psnr")}
     plan = batch.plan(
         options.input,
@@ -263,6 +265,9 @@ def _parser() -> argparse.ArgumentParser:
             help="basis seed (default: 0; siren: the best of a few)",
         )
         added.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to fit")
+        added.add_argument(
+            "--tune", choices=["ssim", "psnr"], help="fit for the eye (default), or for squared error alone"
+        )
         added.add_argument("--strip", action="store_true", help="leave out colour profile, EXIF and XMP")
         added.add_argument(
             "--orientation",

@@ -37,6 +37,7 @@ def encode(
     effort: int = 5,
     seed: int | None = None,
     device: str = "auto",
+    tune: str | None = None,
     orient: bool = True,
     strip: bool = False,
     icc_profile: bytes | None = None,
@@ -60,6 +61,9 @@ def encode(
         effort: 1 (fastest) to 9 (best).
         seed: of the basis, 0 to 2**32-1; by default 0, and for ``siren`` from effort 5 the best of a few.
         device: ``auto``, ``cpu`` or ``cuda``, where the fit runs.
+        tune: what ``field`` is fitted for: ``ssim``, to look good (errors count less where the picture is busy, fine
+            bits more than coarse ones), or ``psnr``, mean squared error alone. By default ``ssim``, or
+            ``psnr`` where a PSNR is asked for.
         orient: turn the picture upright by its EXIF orientation; otherwise pixels and EXIF stay as they are.
         strip: leave out colour profile, EXIF (but for an orientation that was not applied) and XMP.
         icc_profile, exif, xmp: bytes to carry instead of the image's own; ``b""``: none.
@@ -76,7 +80,7 @@ def encode(
     return encode_picture(
         replace(picture, metadata=metadata),
         {"bpp": bpp, "size": size, "quality": quality, "psnr": psnr},
-        {"model": model, "effort": effort, "seed": seed, "device": device},
+        {"model": model, "effort": effort, "seed": seed, "device": device, "tune": tune},
         progress,
     )
 

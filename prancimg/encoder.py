@@ -17,6 +17,7 @@ from prancimg.decoder import Model
 from prancimg.errors import PrancImgError
 from prancimg.field_encoder import FieldSearch
 from prancimg.fit import fit_siren
+from prancimg.fit_field import TUNES
 from prancimg.prior import load_prior
 from prancimg.siren import Siren, render
 
@@ -59,10 +60,13 @@ class Options:
     effort: int = 5
     seed: int | None = None
     device: str = "auto"
+    tune: str | None = None
 
     def __post_init__(self) -> None:
         if self.model not in ("field", "siren"):
             raise PrancImgError(f"model {self.model!r} is not known (field, siren)")
+        if self.tune not in (None, *TUNES):
+            raise PrancImgError(f"cannot tune for {self.tune!r} ({', '.join(TUNES)})")
         if self.effort not in range(1, 10):
             raise PrancImgError(f"effort {self.effort} is not a whole number from 1 to 9")
         if self.seed is not None and not 0 <= self.seed < 1 << 32:
@@ -138,7 +142,8 @@ def encode_array(image: np.ndarray, target: Target, options: Options, progress: 
     size = target.size if target.size is not None else math.floor((target.bpp or 0) * height * width / 8)
     price = 10 ** (-1.5 - (50 if target.quality is None else target.quality) / 33)
     if options.model == "field":
-        field = FieldSearch(image, options.effort, options.seed or 0, _device(options.device), progress)
+        setup = TUNES[options.tune or ("ssim" if target.psnr is None else "psnr")]
+        field = FieldSearch(image, options.effort, options.seed or 0, _device(options.device), progress, setup)
         if target.psnr is not None:
             return field.psnr(target.psnr)
         return field.price(price) if target.size is None and target.bpp is None else field.size(size)

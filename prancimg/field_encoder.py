@@ -14,7 +14,7 @@ from prancimg.coder import Encoder
 from prancimg.decoder import Model, decode_array
 from prancimg.errors import PrancImgError
 from prancimg.field import MAX_LEVELS, Coefficients
-from prancimg.fit_field import PRICES, Fitted, Setup, fit_field, seek
+from prancimg.fit_field import PRICES, TUNES, Fitted, Setup, fit_field, seek
 from prancimg.large import LARGE, fit_large
 from prancimg.siren import FRACTION
 
@@ -32,10 +32,16 @@ class FieldSearch:
     """Finds the file that a target asks for."""
 
     def __init__(
-        self, image: np.ndarray, effort: int, seed: int, device: torch.device, progress: Progress | None
+        self,
+        image: np.ndarray,
+        effort: int,
+        seed: int,
+        device: torch.device,
+        progress: Progress | None = None,
+        setup: Setup = TUNES["ssim"],
     ) -> None:
-        self.image, self.seed, self.device, self.progress = image, seed, device, progress
-        Setup().header(image, PRICES[0], (0, 0)).check()
+        self.image, self.seed, self.device, self.progress, self.setup = image, seed, device, progress, setup
+        setup.header(image, PRICES[0], (0, 0)).check()
         self.iterations = EFFORTS[effort]
         self.pixels = image.shape[0] * image.shape[1]
 
@@ -103,6 +109,7 @@ class FieldSearch:
             device=self.device,
             price=price,
             bits=bits,
+            setup=self.setup,
             progress=advance,
         )
         if not np.isfinite(fitted.y).all():

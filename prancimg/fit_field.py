@@ -131,6 +131,10 @@ class Setup:
         )
 
 
+TUNES = {"ssim": Setup(), "psnr": Setup(dues=(1.0, 1.0, 1.0, 1.0), masking=0.0)}
+"""By what a fit is tuned for: structural similarity, or mean squared error alone."""
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A fit whose size can still be trimmed."""

@@ -25,11 +25,10 @@ from prancimg.decoder import Model
 from prancimg.errors import PrancImgError
 from prancimg.field import Box, Pyramid, step_value, window
 from prancimg.fit_field import (
-    DUES,
     HARD,
-    MASKING,
     PRICES,
     REFRESH,
+    TUNES,
     Canvas,
     Fitted,
     GridAdam,
@@ -181,13 +180,14 @@ def fit_large(
     device: torch.device,
     price: float | None = None,
     bits: float = math.inf,
+    setup: Setup = TUNES["ssim"],
     progress: Callable[[float], None] | None = None,
 ) -> Fitted:
     """:func:`prancimg.fit_field.fit_field` for a picture of any size."""
     fused.keep_memory()
     height, width = image.shape[:2]
     places = list(windows(height, width))
-    sample = _sample(image, places, seed, iterations, device, price, bits)
+    sample = _sample(image, places, seed, iterations, device, price, bits, setup)
     header = replace(sample.fitted.header, height=height, width=width)
     model, field = Model.of(header), _Field(header.pyramid)
     theta = model.parameters(sample.fitted.alpha, header.tensors)
@@ -201,7 +201,8 @@ def fit_large(
             change = min(max(max(wanted - spent, 1.0) / left, 0.5), 2.0)
         now = sample.price * change ** (1 / _SLOPE)
         generator = torch.Generator(device).manual_seed(seed + i)
-        found, ranks = _fit_window(image, place, field, header, weights, now, steps, generator, not math.isinf(bits))
+        trimmed = not math.isinf(bits)
+        found, ranks = _fit_window(image, place, field, header, weights, now, steps, setup, generator, trimmed)
         here = field.commit(place, found, ranks, nets)
         spent, at_first, met = spent + here, at_first + here / change, met + expected[i]
         if progress:
@@ -222,22 +223,23 @@ def _sample(
     device: torch.device,
     price: float | None,
     bits: float,
+    setup: Setup,
 ) -> _Sample:
     """Fit a contact sheet at a price, or at one at which the whole picture would take about so many bits."""
     tiles = random_tiles(image, min(_SHEET, *image.shape[:2]), _TILES)
     sheet, count, searched = np.concatenate(list(tiles), 1), image.shape[0] * image.shape[1], price is None
-    share, begun = sheet.size / image.size, Start(sheet, Setup(), device)
+    share, begun = sheet.size / image.size, Start(sheet, setup, device)
     if price is None:
-        levels, price = price_for(sheet, bits * share, Setup(), iterations, device)
-        setup = Setup(levels=levels, adapted=adapted_to(bits))
+        levels, price = price_for(sheet, bits * share, setup, iterations, device)
+        setup = replace(setup, levels=levels, adapted=adapted_to(bits))
     else:
         whole = begun.bits(price, (1, 2)) / share
-        setup = Setup(levels=(levels := finest_levels(whole / count)), adapted=adapted_to(whole))
+        setup = replace(setup, levels=(levels := finest_levels(whole / count)), adapted=adapted_to(whole))
     for attempt in range(2):
         fitted = fit_field(sheet, seed=seed, iterations=iterations, device=device, price=price, setup=setup)
         own = fitted.network_bits
         growth = (fitted.bits(0) - own) / begun.bits(price, levels)
-        starts = [Start(image[_core(place)], Setup(), device).bits(price, levels) for place in places]
+        starts = [Start(image[_core(place)], setup, device).bits(price, levels) for place in places]
         sample, off = _Sample(fitted, price, growth, starts), (growth * sum(starts) + own) / bits
         if not searched or attempt or abs(math.log(off)) < 0.05:
             break
@@ -259,6 +261,7 @@ def _fit_window(
     network: Mapping[str, np.ndarray],
     price: float,
     steps: int,
+    setup: Setup,
     generator: torch.Generator,
     trimmed: bool,
 ) -> tuple[dict[tuple[int, int], np.ndarray], dict[tuple[int, int], np.ndarray]]:
@@ -272,7 +275,7 @@ def _fit_window(
         return torch.from_numpy(np.concatenate(parts)).to(device)
 
     known, free = packed(field.q).to(torch.float32), ~packed(field.held)
-    canvas = WindowCanvas(pixels, pyramid, known, free, MASKING)
+    canvas = WindowCanvas(pixels, pyramid, known, free, setup.masking)
     weights = {name: torch.from_numpy(tensor).to(device) for name, tensor in network.items()}
     step, r = step_value(header.step), relative_rate(header.rate)
     with torch.no_grad():
@@ -285,7 +288,7 @@ def _fit_window(
         if i % REFRESH == 0:
             busy = fused.busy(pyramid, y)
         loss = canvas.error(q, weights, step, r)
-        loss = loss + each * canvas.bits(q, fused.squash(q), weights, r, DUES, busy)
+        loss = loss + each * canvas.bits(q, fused.squash(q), weights, r, setup.dues, busy)
         if not math.isfinite(loss.item()):
             raise PrancImgError("the fit diverged")
         loss.backward()  # type: ignore[no-untyped-call]
@@ -294,7 +297,7 @@ def _fit_window(
     whole = y.round()
     ranks = torch.full_like(whole, math.inf)
     if trimmed:
-        order = cheapest(canvas, whole, weights, step, r, DUES, each, 4)
+        order = cheapest(canvas, whole, weights, step, r, setup.dues, each, 4)
         ranks[torch.from_numpy(order).to(device)] = torch.linspace(0, 1, len(order), device=device)
     found, when = ({key: part.cpu().numpy() for key, part in pyramid.split(some).items()} for some in (y, ranks))
     return found, when

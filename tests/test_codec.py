@@ -77,6 +77,26 @@ def test_a_psnr_is_reached(photo, model):
     assert len(data) < len(encode(small, psnr=24, model=model))
 
 
+def test_tuned_for_psnr_an_error_counts_for_the_same_everywhere(photo):
+    """Otherwise the calm half of a picture takes a smaller share of the error."""
+    noise = np.random.default_rng(0).normal(0, 50, (*photo[:, 64:].shape[:2], 1))
+    busy = np.clip(photo[:, 64:] + noise, 0, 255).astype(np.uint8)
+    picture = np.concatenate([photo[:, :64] // 4 + 90, busy], 1)
+
+    def share(tune):
+        data = encode(picture, bpp=2.0, effort=2, tune=tune)
+        error = np.square(np.asarray(prancimg.decode(data)) - picture.astype(float))
+        return error[:, :64].sum() / error.sum()
+
+    assert share("ssim") < 0.8 * share("psnr") and share(None) == share("ssim")
+
+
+def test_who_asks_for_a_psnr_gets_the_fit_tuned_for_it(photo):
+    small = photo[::3, ::3]
+    assert encode(small, psnr=20, effort=1) == encode(small, psnr=20, effort=1, tune="psnr")
+    assert encode(small, psnr=20, effort=1) != encode(small, psnr=20, effort=1, tune="ssim")
+
+
 @both
 def test_quality_grows_with_the_quality_asked_for(photo, model):
     small = photo[::3, ::3]
@@ -182,6 +202,7 @@ def test_whatever_pillow_says_of_a_broken_image_is_our_error(monkeypatch, error)
         ({"model": "jpeg"}, "jpeg"),
         ({"seed": -1}, "seed -1"),
         ({"device": "tpu"}, "tpu"),
+        ({"tune": "vmaf"}, "vmaf"),
         ({"size": 20}, "lowest possible is"),
         ({"psnr": 99}, "out of reach"),
     ],

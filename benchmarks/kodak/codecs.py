@@ -241,16 +241,23 @@ class Preset(Fitted):
     """A preset of prancimg."""
 
     model: str = "field"
+    tune: str | None = None
 
     @property
     def about(self) -> str:
         """The call."""
-        options = f"model={self.model!r}, effort={self.effort}, device={self.device!r}"
-        return f"prancimg.encode(bpp=…, {options}); {self.made_by}"
+        told = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        return f"prancimg.encode(bpp=…, {told}); {self.made_by}"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All but the rate."""
+        options = {"model": self.model, "effort": self.effort, "device": self.device}
+        return options | ({"tune": self.tune} if self.tune else {})
 
     def encode(self, picture: Image.Image, setting: Setting) -> bytes:
         """Through the public function."""
-        return prancimg.encode(picture, bpp=setting.value, model=self.model, effort=self.effort, device=self.device)
+        return prancimg.encode(picture, bpp=setting.value, **self.options)
 
 
 @dataclass(frozen=True)
@@ -277,6 +284,7 @@ def codecs(effort: int, device: str) -> dict[str, Codec]:
     """Every codec by its slug, ours first."""
     ours: list[Codec] = [
         Preset("field", "prancimg field", effort, device, model="field"),
+        Preset("psnr", "prancimg field, tuned for PSNR", effort, device, model="field", tune="psnr"),
         Preset("siren", "prancimg siren", effort, device, model="siren"),
         Direct("direct", "direct INR", effort, device),
     ]

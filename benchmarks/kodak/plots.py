@@ -13,6 +13,7 @@ from benchmarks.kodak.curves import METRICS, Curve
 
 STYLES = {
     "field": ("#b3001b", "o", "-"),
+    "psnr": ("#8c5a3c", "h", "-"),
     "siren": ("#e07a00", "s", "-"),
     "direct": ("#d65fa5", "D", ":"),
     "jpeg": ("#5a5a5a", "v", "--"),
