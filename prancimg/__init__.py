@@ -5,12 +5,18 @@ data = prancimg.encode("photo.png", bpp=0.1)   # bytes of a .prc file
 picture = prancimg.decode(data)                # a Pillow image
 """
 
-from prancimg.codec import decode, encode, info
-from prancimg.errors import PrancImgError
-from prancimg.lazy import LazyImage
-from prancimg.lazy import open_image as open
-from prancimg.pillow_plugin import register_pillow_plugin
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from prancimg.version import __version__
+
+if TYPE_CHECKING:
+    from prancimg.codec import decode, encode
+    from prancimg.errors import PrancImgError
+    from prancimg.facts import info
+    from prancimg.lazy import LazyImage
+    from prancimg.lazy import open_image as open
+    from prancimg.pillow_plugin import register_pillow_plugin
 
 __all__ = [
     "LazyImage",
@@ -22,3 +28,26 @@ __all__ = [
     "open",
     "register_pillow_plugin",
 ]
+
+_PLACES = {
+    "LazyImage": ("lazy", "LazyImage"),
+    "PrancImgError": ("errors", "PrancImgError"),
+    "decode": ("codec", "decode"),
+    "encode": ("codec", "encode"),
+    "info": ("facts", "info"),
+    "open": ("lazy", "open_image"),
+    "register_pillow_plugin": ("pillow_plugin", "register_pillow_plugin"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Everything public is loaded when it is first asked for: ``prancimg info`` waits for no library (PEP 562)."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, origin = _PLACES[name]
+    value = globals()[name] = getattr(import_module(f"prancimg.{module}"), origin)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

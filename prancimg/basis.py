@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import lru_cache
 from itertools import pairwise
 from typing import TypeVar
@@ -21,6 +20,7 @@ from typing import TypeVar
 import numpy as np
 
 from prancimg.arrays import Array, arange, cast, convert, namespace, zeros
+from prancimg.layout import Kind
 from prancimg.philox import philox4x32
 
 WHOLE = 256
@@ -29,20 +29,6 @@ CHUNK = 1 << 20
 """Entries of B generated at a time."""
 _ORDINARY = 1 << 16
 """Rows of a block from which on nothing about it is cached."""
-
-
-class Kind(IntEnum):
-    """How a block's columns are drawn. The numbers are part of the file format."""
-
-    IDENTITY = 0
-    """One parameter a column, in a random order: direct weights, the control."""
-    SIGN = 1
-    """±1, one random bit each."""
-    POPCOUNT = 2
-    """Near-Gaussian integers: the number of ones in 32 random bits, less 16 (variance 8)."""
-    HADAMARD = 3
-    """±1 and orthogonal: randomly signed rows, randomly ordered columns of a Walsh-Hadamard matrix (Ailon and
-    Chazelle, 2009). A product costs n log n."""
 
 
 @dataclass(frozen=True)

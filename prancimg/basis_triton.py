@@ -14,7 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from prancimg.basis import Block, Kind
+from prancimg.basis import Block
+from prancimg.layout import Kind
 
 KINDS = (Kind.SIGN, Kind.POPCOUNT)
 """The kinds whose entries are bits of counters of their own; the others take n log n and are left to the plain code."""

@@ -27,8 +27,9 @@ from typing import Any
 from PIL import Image
 
 from prancimg import files
-from prancimg.codec import encode_picture, info, psnr_of
+from prancimg.codec import encode_picture, psnr_of
 from prancimg.errors import PrancImgError
+from prancimg.facts import info
 from prancimg.picture import load_picture, only_orientation
 
 ATTEMPTS = 3

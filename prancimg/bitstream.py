@@ -13,12 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from prancimg.basis import Kind
-from prancimg.coder import SCALES
-from prancimg.context import KINDS, MAX_RATE
 from prancimg.errors import PrancImgError
-from prancimg.field import MAX_LEVELS, STEP_CODES, Pyramid
-from prancimg.siren import Siren
+from prancimg.layout import KINDS, MAX_LEVELS, MAX_RATE, SCALES, STEP_CODES, Kind, Pyramid, Siren
 
 SIGNATURE = b"\x8bPRC\r\n\x1a\n"
 """Like PNG's: a byte above 127 and line ends of both kinds, so that text-mode transfers are noticed."""
@@ -99,7 +95,7 @@ class Header:
     """Hidden (sine) layers, each ``hidden`` wide."""
     seed: int
     kind: int
-    """The kind of the basis blocks, :class:`prancimg.basis.Kind`."""
+    """The kind of the basis blocks, :class:`prancimg.layout.Kind`."""
     tensors: tuple[Coded, ...]
     channels: int = 0
     """Of the field that the network reads; 0: there is none, and the fields below are 0."""
@@ -259,6 +255,22 @@ def write(segments: Iterable[tuple[int, bytes]], family: Family = PICTURE) -> by
         body = bytes([kind]) + varint(len(payload)) + payload
         out += [body, zlib.crc32(body).to_bytes(4, "little")]
     return b"".join(out)
+
+
+def read_header(data: bytes, max_pixels: int | None = MAX_PIXELS) -> tuple[Header, dict[int, bytes]]:
+    """The checked header and all segments of a file."""
+    segments = read(data)
+    return checked_header(segments, max_pixels), segments
+
+
+def checked_header(segments: Mapping[int, bytes], max_pixels: int | None) -> Header:
+    """The header, if the picture has no more than ``max_pixels`` pixels."""
+    header = Header.unpack(segments[Segment.HEADER])
+    if max_pixels is not None and header.width * header.height > max_pixels:
+        raise PrancImgError(
+            f"the picture has {header.width} x {header.height} pixels, more than the limit of {max_pixels}"
+        )
+    return header
 
 
 @dataclass(frozen=True)

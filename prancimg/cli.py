@@ -16,14 +16,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import prancimg
 from prancimg import files
-from prancimg.codec import encode_picture, psnr_of
 from prancimg.errors import PrancImgError
-from prancimg.lazy import LazyImage
-from prancimg.picture import format_of, load_picture, only_orientation, save_samples
+from prancimg.facts import info
+from prancimg.version import __version__
+
+if TYPE_CHECKING:
+    from prancimg.lazy import LazyImage
 
 PREVIEW = 2
 """Finest level of a preview: a file's first part ends there."""
@@ -67,6 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _encode(options: argparse.Namespace) -> None:
+    from prancimg.codec import encode_picture, psnr_of
+    from prancimg.picture import load_picture, only_orientation
+
     with _naming(options.input):
         picture = load_picture(io.BytesIO(files.read(options.input)), orient=options.orientation == "apply")
     if options.strip:
@@ -92,11 +96,14 @@ def _encode(options: argparse.Namespace) -> None:
     if wanted and len(data) < 0.97 * wanted:
         _say(f"{options.output}: smaller than asked for: more bits would not make the picture better")
     if options.verbose:
-        for line in report(prancimg.info(data)):
+        for line in report(info(data)):
             _say(line)
 
 
 def _decode(options: argparse.Namespace) -> None:
+    from prancimg.lazy import LazyImage
+    from prancimg.picture import format_of, only_orientation, save_samples
+
     kind = format_of(options.format) if options.format else None
     output = options.output
     if output is None:
@@ -108,7 +115,7 @@ def _decode(options: argparse.Namespace) -> None:
     began = time.perf_counter()
     with _naming(options.input):
         data = files.read_prc(options.input)
-        picture = prancimg.open(data, max_pixels=options.max_pixels, allow_partial=options.allow_partial)
+        picture = LazyImage(data, options.max_pixels, allow_partial=options.allow_partial)
         samples = picture.array(
             _size(picture, options), options.crop, level=PREVIEW if options.preview else 0, depth=options.depth
         )
@@ -131,7 +138,7 @@ def _size(picture: LazyImage, options: argparse.Namespace) -> tuple[int, int] | 
 
 def _info(options: argparse.Namespace) -> None:
     with _naming(options.input):
-        facts = prancimg.info(files.read_prc(options.input))
+        facts = info(files.read_prc(options.input))
     print(json.dumps(facts, indent=2) if options.json else "\n".join([options.input, *report(facts)]))
 
 
@@ -217,7 +224,7 @@ def _completion(options: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="prancimg", description="A neural image codec.", allow_abbrev=False)
-    parser.add_argument("-V", "--version", action="version", version=f"prancimg {prancimg.__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"prancimg {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(

@@ -1,4 +1,4 @@
-"""The library's front door: encode, decode and info, on paths, bytes and Pillow images."""
+"""The library's front door: encode and decode, on paths, bytes and Pillow images."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from prancimg import bitstream, decoder
-from prancimg.basis import Kind
-from prancimg.bitstream import MAX_PIXELS, VERSION, Segment
+from prancimg import bitstream
+from prancimg.bitstream import MAX_PIXELS
 from prancimg.errors import PrancImgError
-from prancimg.extras import MARGIN, Alpha, Extras, plane_to_png
-from prancimg.lazy import DataLike, open_image, read_bytes
-from prancimg.picture import ImageLike, Picture, load_picture, only_orientation
+from prancimg.extras import MARGIN, Alpha, Extras
+from prancimg.files import DataLike
+from prancimg.lazy import open_image
+from prancimg.picture import ImageLike, Picture, load_picture, only_orientation, plane_to_png
 
 if TYPE_CHECKING:
     from prancimg.encoder import Options, Target
@@ -191,39 +191,6 @@ def decode(source: DataLike, *, max_pixels: int | None = MAX_PIXELS, allow_parti
     if lazy.damage:
         warnings.warn(lazy.damage, stacklevel=2)
     return picture
-
-
-def info(source: DataLike) -> dict[str, Any]:
-    """What a .prc file (bytes, or a path) says of itself, without rendering it. All checksums are verified."""
-    data = read_bytes(source)
-    header, segments = decoder.read_header(data, None)
-    extras = Extras.read(segments)
-    return {
-        "format": "prc",
-        "version": VERSION,
-        "width": header.width,
-        "height": header.height,
-        "mode": extras.mode,
-        "depth": extras.samples.depth,
-        "bytes": len(data),
-        "bpp": 8 * len(data) / (header.width * header.height),
-        "model": "field" if header.channels else "siren",
-        "hidden": header.hidden,
-        "layers": header.layers,
-        "channels": header.channels,
-        "levels": header.pyramid.levels if header.channels else 0,
-        "parameters": sum(header.siren.sizes),
-        "coefficients": sum(coded.k for coded in header.tensors),
-        "symbols": sum(grid.count for grid in header.pyramid.grids) if header.channels else 0,
-        "basis": Kind(header.kind).name.lower(),
-        "seed": header.seed,
-        "prior": header.prior,
-        "metadata": {what: len(getattr(extras.metadata, what)) for what in ("icc", "exif", "xmp")},
-        "segments": {
-            Segment(kind).name.lower() if kind in Segment.__members__.values() else str(kind): len(payload)
-            for kind, payload in segments.items()
-        },
-    }
 
 
 def psnr_of(data: bytes, picture: Picture) -> float:

@@ -13,6 +13,7 @@ import constriction
 import numpy as np
 
 from prancimg.errors import PrancImgError
+from prancimg.layout import SCALES
 
 PRECISION = 24
 """Frequencies of a table sum to 2**24."""
@@ -23,8 +24,6 @@ MEANS = 8
 """Offset f means that the distribution's mean lies (f - 4) / 8 from its rounded mean."""
 TABLES = 40
 """Table i holds the Laplace distribution of mean absolute deviation 2**((i - 16) / 4)."""
-SCALES = 100
-"""Scale index t of a group of coefficients means 2**((t - 16) / 4); beyond table 27 the low bits are sent raw."""
 MAGNITUDE = 1 << 20
 """Coefficients lie in [-2**20, 2**20): enough for any use, small enough for every product to stay exact."""
 

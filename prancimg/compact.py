@@ -18,8 +18,9 @@ import numpy as np
 from prancimg import basis as pb
 from prancimg.arrays import Array, arange, cast, convert, namespace
 from prancimg.bitstream import Family, Numbers, read, salvage, step_size, varint, write
-from prancimg.coder import NO_LOW_BITS, SCALES, BrokenOff, BrokenOffDecoder, Decoder, Encoder, Learning, best_scale
+from prancimg.coder import NO_LOW_BITS, BrokenOff, BrokenOffDecoder, Decoder, Encoder, Learning, best_scale
 from prancimg.errors import PrancImgError
+from prancimg.layout import SCALES, Kind
 from prancimg.philox import philox4x32
 
 FRACTION = 40
@@ -75,7 +76,7 @@ class Recipe:
     """Everything but the coefficients that the spanned weights follow from, given their shapes."""
 
     seed: int
-    kind: pb.Kind
+    kind: Kind
     structure: Structure
     rows: int = 0
     """Of a chunk; 0 for the other structures."""
@@ -187,10 +188,10 @@ class Network:
         blocks, entries, reach = self.layout.basis.blocks, 0, []
         for block, where in zip(blocks, pb.positions(self.layout.basis, len(self.coefficients)), strict=True):
             sizes = np.abs(self.coefficients[where])
-            if block.kind in (pb.Kind.SIGN, pb.Kind.POPCOUNT):
+            if block.kind in (Kind.SIGN, Kind.POPCOUNT):
                 entries += block.rows * len(where)
-            most = sizes.max(initial=0) if block.kind == pb.Kind.IDENTITY else sizes.sum()
-            reach.append(int(most) * (16 if block.kind == pb.Kind.POPCOUNT else 1))
+            most = sizes.max(initial=0) if block.kind == Kind.IDENTITY else sizes.sum()
+            reach.append(int(most) * (16 if block.kind == Kind.POPCOUNT else 1))
         if entries > max_entries:
             raise PrancImgError(f"the basis has {entries} entries, more than {max_entries}")
         for pieces in self.layout.pieces.values():
@@ -356,7 +357,7 @@ def _unpack_header(
     if number("fingerprint", 0, (1 << 32) - 1) != fingerprint(shapes, apart):
         raise PrancImgError("the file belongs to a network of other tensors")
     seed = number("seed", 0, (1 << 64) - 1)
-    kind, structure = pb.Kind(number("kind", 0, len(pb.Kind) - 1)), Structure(number("structure", 0, 2))
+    kind, structure = Kind(number("kind", 0, len(Kind) - 1)), Structure(number("structure", 0, 2))
     rows = number("rows of a chunk", MIN_ROWS, MAX_PARAMETERS) if structure == Structure.CHUNKS else 0
     start = Start(number("start", 0, 1))
     layout = Layout(shapes, Recipe(seed, kind, structure, rows, start))

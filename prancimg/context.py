@@ -22,16 +22,9 @@ from functools import cached_property
 import numpy as np
 
 from prancimg.coder import MEANS, TABLES, BrokenOff, BrokenOffDecoder, Decoder, Encoder, escaped, near_cost
-from prancimg.field import MAX_LEVELS, Coefficients, Grid, Pyramid
+from prancimg.field import Coefficients
+from prancimg.layout import CAUSAL, HIDDEN, KINDS, LUMA, NEUTRAL_RATE, PARENT, Grid, Pyramid, context_shapes
 
-KINDS = ("luma", "chroma")
-CAUSAL = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (-2, 0), (0, -2), (-2, -1), (-2, 1), (-1, -2), (-2, 2))
-"""Offsets (dy, dx) of the causal neighbours; dx + 2 dy < 0 for all."""
-PARENT = ((0, 0), (0, 2), (0, -2), (2, 0), (-2, 0))
-LUMA = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
-HIDDEN = 24
-INPUTS = {"luma": len(CAUSAL) + 1 + len(PARENT), "chroma": len(CAUSAL) + 1 + len(PARENT) + len(LUMA) + 1}
-NEUTRAL_RATE, MAX_RATE = 128, 255
 SQUASH_LIMIT = 256
 
 _CHUNK = 1 << 12
@@ -66,22 +59,6 @@ def squash(q: np.ndarray) -> np.ndarray:
     return features
 
 
-def shapes() -> dict[str, tuple[int, ...]]:
-    """The tensors of both networks."""
-    out: dict[str, tuple[int, ...]] = {}
-    for kind, components in (("luma", 1), ("chroma", 2)):
-        out |= {
-            f"{kind}.a": (HIDDEN, INPUTS[kind]),
-            f"{kind}.bias": (components, MAX_LEVELS, HIDDEN),
-            f"{kind}.slope": (MAX_LEVELS, HIDDEN),
-            f"{kind}.b": (HIDDEN, HIDDEN),
-            f"{kind}.b0": (HIDDEN,),
-            f"{kind}.c": (2, HIDDEN),
-            f"{kind}.c0": (2,),
-        }
-    return out
-
-
 class Network:
     """One context network with integer weights, for one rate index (0 to 255)."""
 
@@ -90,7 +67,7 @@ class Network:
 
         def tensor(name: str) -> np.ndarray:
             cut: np.ndarray = np.clip(theta[f"{kind}.{name}"] >> fraction - _WEIGHT_BITS, -_WEIGHT_MAX, _WEIGHT_MAX)
-            return cut.astype(np.float64).reshape(shapes()[f"{kind}.{name}"])
+            return cut.astype(np.float64).reshape(context_shapes()[f"{kind}.{name}"])
 
         # Few and cheap array operations are what counts, most waves being short. Every unit is a power of two, so
         # scaling a weight is exact; a row of ones carries the biases along; and activations are held doubled, because

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from prancimg import bitstream, context
-from prancimg.basis import Block, Kind, expand_block
+from prancimg.basis import Block, expand_block
 from prancimg.bitstream import Coded, Damage, Header, Segment
 from prancimg.coder import Decoder
 from prancimg.errors import PrancImgError
 from prancimg.field import Coefficients, step_value
+from prancimg.layout import Kind, Siren
 from prancimg.prior import load_prior
-from prancimg.siren import FRACTION, Siren, render, render_field
+from prancimg.siren import FRACTION, render, render_field, seeded
 
 BYTES_A_PIXEL = 26
 """What decoding a field takes, the picture included."""
@@ -36,7 +37,7 @@ class Model:
         """The model that a header names."""
         if header.channels and not header.prior:
             raise PrancImgError("a field needs a prior")
-        siren, theta0 = load_prior(header.prior) if header.prior else (header.siren, header.siren.seeded(header.seed))
+        siren, theta0 = load_prior(header.prior) if header.prior else (header.siren, seeded(header.siren, header.seed))
         if siren != header.siren:
             raise PrancImgError(f"prior {header.prior} belongs to another network")
         blocks = [
@@ -55,22 +56,6 @@ class Model:
         return theta
 
 
-def read_header(data: bytes, max_pixels: int | None = bitstream.MAX_PIXELS) -> tuple[Header, dict[int, bytes]]:
-    """The checked header and all segments of a file."""
-    segments = bitstream.read(data)
-    return checked_header(segments, max_pixels), segments
-
-
-def checked_header(segments: Mapping[int, bytes], max_pixels: int | None) -> Header:
-    """The header, if the picture has no more than ``max_pixels`` pixels."""
-    header = Header.unpack(segments[Segment.HEADER])
-    if max_pixels is not None and header.width * header.height > max_pixels:
-        raise PrancImgError(
-            f"the picture has {header.width} x {header.height} pixels, more than the limit of {max_pixels}"
-        )
-    return header
-
-
 def read_coefficients(header: Header, segments: Mapping[int, bytes]) -> list[np.ndarray]:
     """The coefficients of every tensor, (k,) int64."""
     decoder = Decoder(segments[Segment.WEIGHTS])
@@ -79,7 +64,7 @@ def read_coefficients(header: Header, segments: Mapping[int, bytes]) -> list[np.
 
 def decode_array(data: bytes, max_pixels: int | None = bitstream.MAX_PIXELS) -> np.ndarray:
     """The colours in a .prc file: (height, width, 3) uint8 sRGB. Raises PrancImgError on anything else."""
-    header, segments = read_header(data, max_pixels)
+    header, segments = bitstream.read_header(data, max_pixels)
     model = Model.of(header)
     theta = model.parameters(read_coefficients(header, segments), header.tensors)
     if not header.channels:

@@ -10,16 +10,17 @@ import numpy as np
 import torch
 
 from prancimg import bitstream
-from prancimg.basis import WHOLE, Kind
+from prancimg.basis import WHOLE
 from prancimg.bitstream import STEPS, Coded, Header, Segment, step_size
-from prancimg.coder import MAGNITUDE, SCALES, Encoder, best_scale
+from prancimg.coder import MAGNITUDE, Encoder, best_scale
 from prancimg.decoder import Model
 from prancimg.errors import PrancImgError
 from prancimg.field_encoder import FieldSearch
 from prancimg.fit import fit_siren
 from prancimg.fit_field import TUNES
+from prancimg.layout import SCALES, Kind, Siren
 from prancimg.prior import load_prior
-from prancimg.siren import Siren, render
+from prancimg.siren import render
 
 Progress = Callable[[float], None]
 

@@ -10,80 +10,11 @@ luma, 1 and 2 are chroma; level 0 has the size of the picture, level l half of i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
 from prancimg.arrays import Array, cast, namespace
-
-MAX_LEVELS = 7
-COMPONENTS = 3
-CHANNELS = 4
-_SMALLEST = 4
-"""A coarser level is added while the shorter side of the coarsest one is longer than this."""
-STEP_CODES = 256
-
-
-@dataclass(frozen=True)
-class Grid:
-    """One integer grid."""
-
-    component: int
-    level: int
-    height: int
-    width: int
-
-    @property
-    def key(self) -> tuple[int, int]:
-        """(component, level)."""
-        return self.component, self.level
-
-    @property
-    def count(self) -> int:
-        """Its number of coefficients."""
-        return self.height * self.width
-
-
-@dataclass(frozen=True)
-class Pyramid:
-    """All grids of a picture: luma from level ``luma_from``, chroma from level ``chroma_from`` up to the coarsest."""
-
-    height: int
-    width: int
-    luma_from: int = 0
-    chroma_from: int = 2
-
-    @cached_property
-    def levels(self) -> int:
-        """Their number, 1 to 7."""
-        number, side = 1, min(self.height, self.width)
-        while number < MAX_LEVELS and side > _SMALLEST:
-            side, number = (side + 1) // 2, number + 1
-        return number
-
-    def size(self, level: int) -> tuple[int, int]:
-        """Height and width of a level: the picture's over 2**level, rounded up."""
-        return -(-self.height >> level), -(-self.width >> level)
-
-    @cached_property
-    def grids(self) -> tuple[Grid, ...]:
-        """In coding order: coarse to fine, luma before its chroma."""
-        first = [min(start, self.levels - 1) for start in (self.luma_from, self.chroma_from, self.chroma_from)]
-        return tuple(
-            Grid(component, level, *self.size(level))
-            for level in reversed(range(self.levels))
-            for component in range(COMPONENTS)
-            if level >= first[component]
-        )
-
-    def split(self, packed: Array) -> dict[tuple[int, int], Array]:
-        """All coefficients one after the other (n,) to grids (h, w) by (component, level), which share its memory."""
-        grids, at = {}, 0
-        for grid in self.grids:
-            grids[grid.key] = packed[at : at + grid.count].reshape(grid.height, grid.width)
-            at += grid.count
-        return grids
+from prancimg.layout import COMPONENTS, Pyramid
 
 
 def step_value(code: int) -> float:

@@ -13,9 +13,10 @@ from prancimg.bitstream import Header, Segment
 from prancimg.coder import Encoder
 from prancimg.decoder import Model, decode_array
 from prancimg.errors import PrancImgError
-from prancimg.field import MAX_LEVELS, Coefficients
+from prancimg.field import Coefficients
 from prancimg.fit_field import PRICES, TUNES, Fitted, Setup, fit_field, seek
 from prancimg.large import LARGE, fit_large
+from prancimg.layout import MAX_LEVELS
 from prancimg.siren import FRACTION
 
 Progress = Callable[[float], None]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import BinaryIO
 from prancimg.bitstream import MAX_FILE, SIGNATURE
 from prancimg.errors import PrancImgError
 
+DataLike = bytes | bytearray | memoryview | str | os.PathLike[str]
 PIPE = "-"
 
 
@@ -28,6 +28,11 @@ def read_prc(name: str | os.PathLike[str], signature: bytes = SIGNATURE) -> byte
         return _beginning(sys.stdin.buffer, signature)
     with Path(name).open("rb") as file:
         return _beginning(file, signature)
+
+
+def read_bytes(source: DataLike) -> bytes:
+    """The bytes of a .prc file (bytes, or a path)."""
+    return read_prc(source) if isinstance(source, str | os.PathLike) else bytes(source)
 
 
 def _beginning(file: BinaryIO, signature: bytes = SIGNATURE) -> bytes:
@@ -57,7 +62,7 @@ def write(name: str, data: bytes) -> None:
 def _replace(path: Path, data: bytes, mode: int) -> None:
     """Put a whole new file in the place of ``path``. Until it is whole it has no name, where the system can do that,
     so that not even a process that is killed leaves anything behind."""
-    temporary = str(path.with_name(f".{path.name}.{secrets.token_hex(8)}"))
+    temporary = str(path.with_name(f".{path.name}.{os.urandom(8).hex()}"))
     handle = None
     if hasattr(os, "O_TMPFILE") and Path("/proc/self/fd").is_dir():
         with contextlib.suppress(OSError):  # not on every file system

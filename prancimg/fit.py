@@ -21,7 +21,7 @@ from prancimg.bitstream import STEPS, step_size
 from prancimg.decoder import Model
 from prancimg.errors import PrancImgError
 from prancimg.pranc import expand_block, products
-from prancimg.siren import FRACTION, coordinates
+from prancimg.siren import FRACTION, coordinates, forward
 from prancimg.soap import Soap
 
 BATCH = 6144
@@ -93,7 +93,7 @@ def fit_siren(
             for t, (name, s) in enumerate(siren.shapes.items())
         }
         inputs, target = samples.draw()
-        error = (siren(weights, inputs) - target).square().mean()
+        error = (forward(siren, weights, inputs) - target).square().mean()
         if not math.isfinite(error.item() + spent.item()):
             raise PrancImgError("the fit diverged")
         error_mean = error.item() if i == 0 else 0.9 * error_mean + 0.1 * error.item()

@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from prancimg import basis, coder, context, fused
-from prancimg.basis import Kind
 from prancimg.bitstream import FROZEN, PRANC, WHOLE, Adapted, Coded, Header, coded_by, step_size
 from prancimg.decoder import Model
 from prancimg.errors import PrancImgError
-from prancimg.field import COMPONENTS, MAX_LEVELS, STEP_CODES, Coefficients, Pyramid, directions, features, step_value
+from prancimg.field import Coefficients, directions, features, step_value
 from prancimg.fit import laplace_bits
+from prancimg.layout import COMPONENTS, KINDS, MAX_LEVELS, NEUTRAL_RATE, STEP_CODES, Kind, Pyramid
 from prancimg.prior import load_prior
 from prancimg.siren import FRACTION
 from prancimg.soap import Soap
@@ -113,7 +113,7 @@ class Setup:
     ) -> Header:
         """The plan of a fit of a picture (H, W, 3) at a price: its grids, its steps and how its networks adapt."""
         siren = load_prior(self.prior)[0]
-        rate = round(context.NEUTRAL_RATE + 16 * math.log2(price / 1e-3))
+        rate = round(NEUTRAL_RATE + 16 * math.log2(price / 1e-3))
         return Header(
             width=image.shape[1],
             height=image.shape[0],
@@ -317,7 +317,7 @@ class Canvas:
     ) -> Tensor:
         """Bits of all coefficients, packed, from what they are squashed to: :func:`prancimg.fused.field_bits`."""
         nets = {}
-        for kind in context.KINDS:
+        for kind in KINDS:
             a, bias, slope, *rest = (weights[f"{kind}.{name}"] for name in ("a", "bias", "slope", "b", "b0", "c", "c0"))
             nets[kind] = a, bias + slope * r, *rest
         return fused.field_bits(self.pyramid, q, u, nets, dues, busy)
@@ -711,7 +711,7 @@ def start(canvas: Canvas, weights: Mapping[str, Tensor], header: Header) -> Tens
 
 def relative_rate(rate: int) -> float:
     """What the networks are told of a rate index."""
-    return (rate - context.NEUTRAL_RATE) / 64
+    return (rate - NEUTRAL_RATE) / 64
 
 
 def _land(fitted: Fitted, log_bits: float, below: float) -> float:

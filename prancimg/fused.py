@@ -19,9 +19,8 @@ from torch.nn.functional import conv2d, pad
 
 from prancimg import kernel
 from prancimg.coder import TABLES
-from prancimg.context import CAUSAL, KINDS, LUMA, PARENT
-from prancimg.field import Grid, Pyramid
 from prancimg.field import lift as plain_lift
+from prancimg.layout import CAUSAL, KINDS, LUMA, PARENT, Grid, Pyramid
 
 STRIPE = 12288
 """Positions that go through a network at a time."""
@@ -333,7 +332,7 @@ class _Sines(torch.autograd.Function):
 
 
 def sines(x: Tensor, w0: Tensor, b0: Tensor, w1: Tensor, b1: Tensor) -> Tensor:
-    """w1 sin(w0 x + b0) + b1: a :class:`prancimg.siren.Siren` of one layer, (channels, N) to (3, N)."""
+    """w1 sin(w0 x + b0) + b1: a SIREN of one layer, (channels, N) to (3, N)."""
     return _Sines.apply(x, w0, b0, w1, b1)  # type: ignore[no-untyped-call,no-any-return]
 
 

@@ -23,7 +23,7 @@ from prancimg import coder, context, fused
 from prancimg.bitstream import Header
 from prancimg.decoder import Model
 from prancimg.errors import PrancImgError
-from prancimg.field import Box, Pyramid, step_value, window
+from prancimg.field import Box, step_value, window
 from prancimg.fit_field import (
     HARD,
     PRICES,
@@ -47,6 +47,7 @@ from prancimg.fit_field import (
     start,
     steps_at,
 )
+from prancimg.layout import KINDS, Pyramid
 from prancimg.siren import FRACTION, to_floats
 
 LARGE = 1 << 22
@@ -145,7 +146,7 @@ class _Field:
             for axis, end in enumerate(place.core):
                 beyond = -(-end >> grid.level) + 1 - part[axis].start
                 np.moveaxis(new, axis, 0)[beyond:] = False
-            mean, table = context.distributions(grid, whole, done, nets[context.KINDS[grid.component > 0]])
+            mean, table = context.distributions(grid, whole, done, nets[KINDS[grid.component > 0]])
             flat = new.reshape(-1)
             bits += coder.near_cost(whole[new], mean[flat], table[flat])
             done[key] = context.squash(whole)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from threading import Lock
 from typing import Any
 
@@ -13,12 +12,13 @@ from prancimg import bitstream, decoder, files
 from prancimg.bitstream import MAX_PIXELS
 from prancimg.decoder import Model
 from prancimg.errors import PrancImgError, enough_memory
-from prancimg.extras import MARGIN, OPAQUE, Alpha, Extras, png_to_plane
-from prancimg.field import MAX_LEVELS, Box, Coefficients, step_value
-from prancimg.picture import to_image
+from prancimg.extras import MARGIN, OPAQUE, Alpha, Extras
+from prancimg.field import Box, Coefficients, step_value
+from prancimg.files import DataLike
+from prancimg.layout import MAX_LEVELS
+from prancimg.picture import png_to_plane, to_image
 from prancimg.view import Canvas
 
-DataLike = bytes | bytearray | memoryview | str | os.PathLike[str]
 Region = tuple[int, int, int, int]
 """x, y, width, height in pixels of the picture."""
 
@@ -37,7 +37,7 @@ class LazyImage:
         self._segments, self._cut = bitstream.salvage(data)
         if self._cut and not allow_partial:
             raise self._cut.error
-        self._header = decoder.checked_header(self._segments, max_pixels)
+        self._header = bitstream.checked_header(self._segments, max_pixels)
         self._lacks = ""
         self._extras = Extras.read(self._segments)
         self._max_pixels, self._allow_partial = max_pixels, allow_partial
@@ -203,12 +203,7 @@ def open_image(source: DataLike, *, max_pixels: int | None = MAX_PIXELS, allow_p
         PrancImgError: not a .prc file, damaged, from a later version, or of more than ``max_pixels`` pixels.
         OSError: a file that cannot be read.
     """
-    return LazyImage(read_bytes(source), max_pixels, allow_partial=allow_partial)
-
-
-def read_bytes(source: DataLike) -> bytes:
-    """The bytes of a .prc file (bytes, or a path)."""
-    return files.read_prc(source) if isinstance(source, str | os.PathLike) else bytes(source)
+    return LazyImage(files.read_bytes(source), max_pixels, allow_partial=allow_partial)
 
 
 def _resampled(canvas: Canvas, box: Box, rows: int, columns: int) -> np.ndarray:

@@ -277,8 +277,9 @@ def to_image(samples: np.ndarray, metadata: Metadata) -> Image.Image:
 
 def format_of(name: str) -> str:
     """The Pillow name of a format, from an ending (``.png``) or a name (``png``, ``jpeg``)."""
-    extensions = Image.registered_extensions()  # loads every plugin
-    kind = extensions.get(f".{name.lower().removeprefix('.')}", name.upper())
+    ending = f".{name.lower().removeprefix('.')}"
+    Image.preinit()  # the usual plugins; loading every one takes longer
+    kind = Image.EXTENSION.get(ending) or Image.registered_extensions().get(ending, name.upper())
     if kind == "PRC":
         raise PrancImgError("a .prc file is made by encode")
     if kind not in Image.SAVE:
@@ -390,3 +391,32 @@ def _deep_file(samples: np.ndarray, metadata: Metadata, kind: str) -> bytes | No
     except ImportError:
         pass
     return None
+
+
+def plane_to_png(plane: np.ndarray) -> bytes:
+    """A plane (H, W) uint8 or uint16 as a greyscale PNG of as few bits a sample as it needs: 1, 8 or 16."""
+    if plane.dtype == np.uint16 and not np.any(plane % 257):
+        plane = (plane // 257).astype(np.uint8)
+    image = Image.fromarray(plane)
+    if plane.dtype == np.uint8 and not np.any((plane + 1) & 254):  # 0 and 255 alone
+        image = image.convert("1")
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def png_to_plane(data: bytes, height: int, width: int) -> np.ndarray:
+    """The plane (height, width) float32 from 0 to 1 in a greyscale PNG of that very size."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            if image.size != (width, height) or image.mode not in ("1", "L", "I;16"):
+                raise PrancImgError("the alpha segment does not belong to the picture")
+            deep = image.mode == "I;16"
+            samples = np.asarray(image if deep else image.convert("L"))
+    except (OSError, SyntaxError, ValueError, LookupError, EOFError, struct.error, zlib.error) as error:
+        if isinstance(error, PrancImgError):
+            raise
+        raise PrancImgError(f"the alpha segment is broken: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise PrancImgError(f"the alpha segment is broken: {error}") from error
+    return samples.astype(np.float32) / np.float32(65535 if deep else 255)

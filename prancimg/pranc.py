@@ -40,6 +40,7 @@ from prancimg.compact import (
     Structure,
     rounded,
 )
+from prancimg.layout import Kind
 
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 
@@ -144,7 +145,7 @@ class Pranc(nn.Module):
             raise ValueError(f"no such parameters to exclude: {', '.join(sorted(missing))}")
         for given, what, known in (
             (structure, "structure", Structure),
-            (basis, "basis", pb.Kind),
+            (basis, "basis", Kind),
             (start, "start", Start),
         ):
             if given.upper() not in known.__members__:
@@ -153,7 +154,7 @@ class Pranc(nn.Module):
             raise ValueError(f"seed {seed} is not between 0 and 2**64-1")
         if (rows < MIN_ROWS) if structure == "chunks" else rows:
             raise ValueError(f"rows = {rows}: chunks take {MIN_ROWS} or more, other structures none")
-        recipe = Recipe(seed, pb.Kind[basis.upper()], Structure[structure.upper()], rows, Start[start.upper()])
+        recipe = Recipe(seed, Kind[basis.upper()], Structure[structure.upper()], rows, Start[start.upper()])
         self.layout = Layout({name: parameter.shape for name, parameter in own.items()}, recipe)
         if not 1 <= k <= self.layout.size:
             raise ValueError(f"k = {k} is not between 1 and the number of parameters, {self.layout.size}")
@@ -183,12 +184,12 @@ class Pranc(nn.Module):
         """Keep what does not change from step to step: Hadamard's signs and orders, and blocks within the budget."""
         seed = self.layout.recipe.seed
         for index, (block, count) in enumerate(zip(self.layout.basis.blocks, self._counts, strict=True)):
-            if block.kind == pb.Kind.HADAMARD:
+            if block.kind == Kind.HADAMARD:
                 for name, part in zip(
                     ("signs", "rows", "columns"), pb.hadamard_parts(seed, index, block.rows), strict=True
                 ):
                     self.register_buffer(f"{name}{index}", torch.from_numpy(part).to(like.device), persistent=False)
-            elif block.kind != pb.Kind.IDENTITY and block.rows * count * like.element_size() <= budget:
+            elif block.kind != Kind.IDENTITY and block.rows * count * like.element_size() <= budget:
                 budget -= block.rows * count * like.element_size()
                 kept = torch.empty(block.rows, count, dtype=like.dtype, device=like.device)
                 for column in range(0, count, 64):
@@ -211,7 +212,7 @@ class Pranc(nn.Module):
         buffers, block = self._buffers, self.layout.basis.blocks[index]
         if f"block{index}" in buffers:
             return buffers[f"block{index}"] @ a  # type: ignore[operator]
-        if block.kind == pb.Kind.HADAMARD:
+        if block.kind == Kind.HADAMARD:
             parts = tuple(buffers[f"{name}{index}"] for name in ("signs", "rows", "columns"))
             return _ExpandHadamard.apply(parts, a)  # type: ignore[no-any-return, no-untyped-call]
         return expand_block(self.layout.recipe.seed, index, block, a)

@@ -9,7 +9,8 @@ from functools import lru_cache
 import numpy as np
 
 from prancimg.errors import PrancImgError
-from prancimg.siren import FRACTION, Siren
+from prancimg.layout import Siren
+from prancimg.siren import FRACTION
 
 _DIGESTS = {
     1: "38a28afabdfbcef67eb665ab2ccadc4e8690f1896c4a2f6c490e4473ac6f974f",

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
-from prancimg import context
 from prancimg.arrays import Array, namespace
-from prancimg.field import COMPONENTS, MAX_LEVELS, Coefficients, Pyramid, sharpen, window
+from prancimg.field import Coefficients, sharpen, window
+from prancimg.layout import NEUTRAL_RATE, Pyramid, Siren
 from prancimg.philox import philox4x32
 
 FRACTION = 20
@@ -28,65 +26,35 @@ _TILE = 1 << 14
 """Pixels rendered at a time, so that activations stay in cache."""
 
 
-@dataclass(frozen=True)
-class Siren:
-    """``layers`` hidden layers of ``hidden`` sine units each, then a linear layer to three channels.
+def seeded(siren: Siren, seed: int) -> dict[str, np.ndarray]:
+    """θ0 of a network without a field, drawn from the seed: flat int64 tensors in units of 2**-20, exact.
 
-    Without ``channels`` it reads coordinates, else so many channels of a field.
+    Entry i of tensor t is uniform in ±bound, from word i%4 of Philox counter (i//4, t, 0, 0x1000). Bounds: 15 for
+    w0, sqrt(6 / fan-in) for the other weights (over 60 for the last), π for phases; the last bias is 1/2, grey.
     """
+    tensors = {}
+    for t, (name, shape) in enumerate(siren.shapes.items()):
+        size, last = math.prod(shape), t >= 2 * siren.layers
+        if len(shape) == 1:
+            bound = 0 if last else 3294199  # floor(π · 2**20)
+        elif t == 0:
+            bound = _OMEGA << FRACTION - 1
+        else:
+            bound = math.isqrt((6 << 2 * FRACTION) // shape[1]) // (2 * _OMEGA if last else 1)
+        groups = np.arange(-(-size // 4), dtype=np.int64)
+        words = np.stack(philox4x32((groups, t, 0, _INITIAL), seed), 1).reshape(-1)[:size]
+        tensors[name] = (words * (2 * bound) >> 32) - bound
+    tensors[f"b{siren.layers}"] += 1 << FRACTION - 1
+    return tensors
 
-    hidden: int
-    layers: int
-    channels: int = 0
 
-    @cached_property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Tensors in the order of the parameter vector: w0, b0, w1, b1, ...; weights are (out, in), row-major.
-
-        With a field also what it is made with, what follows the network, and the context model's tensors.
-        """
-        widths = [self.channels or 2, *[self.hidden] * self.layers, 3]
-        shapes: dict[str, tuple[int, ...]] = {}
-        for i in range(self.layers + 1):
-            shapes |= {f"w{i}": (widths[i + 1], widths[i]), f"b{i}": (widths[i + 1],)}
-        if self.channels:
-            shapes |= {"gain": (MAX_LEVELS, COMPONENTS, self.channels), "scale": (MAX_LEVELS, COMPONENTS), "taps": (4,)}
-            shapes |= {"slope": (self.hidden,), "residual": (3, 27)} | context.shapes()
-        return shapes
-
-    @cached_property
-    def sizes(self) -> list[int]:
-        """The number of entries of every tensor."""
-        return [math.prod(shape) for shape in self.shapes.values()]
-
-    def seeded(self, seed: int) -> dict[str, np.ndarray]:
-        """θ0 of a network without a field, drawn from the seed: flat int64 tensors in units of 2**-20, exact.
-
-        Entry i of tensor t is uniform in ±bound, from word i%4 of Philox counter (i//4, t, 0, 0x1000). Bounds: 15 for
-        w0, sqrt(6 / fan-in) for the other weights (over 60 for the last), π for phases; the last bias is 1/2, grey.
-        """
-        tensors = {}
-        for t, (name, shape) in enumerate(self.shapes.items()):
-            size, last = math.prod(shape), t >= 2 * self.layers
-            if len(shape) == 1:
-                bound = 0 if last else 3294199  # floor(π · 2**20)
-            elif t == 0:
-                bound = _OMEGA << FRACTION - 1
-            else:
-                bound = math.isqrt((6 << 2 * FRACTION) // shape[1]) // (2 * _OMEGA if last else 1)
-            groups = np.arange(-(-size // 4), dtype=np.int64)
-            words = np.stack(philox4x32((groups, t, 0, _INITIAL), seed), 1).reshape(-1)[:size]
-            tensors[name] = (words * (2 * bound) >> 32) - bound
-        tensors[f"b{self.layers}"] += 1 << FRACTION - 1
-        return tensors
-
-    def __call__(self, weights: Mapping[str, Array], inputs: Array) -> Array:
-        """Inputs (2 or channels, N) to RGB (3, N), where 0 is black and 1 is white."""
-        sin = namespace(inputs).sin
-        h = inputs
-        for i in range(self.layers):
-            h = sin(weights[f"w{i}"] @ h + weights[f"b{i}"][:, None])
-        return weights[f"w{self.layers}"] @ h + weights[f"b{self.layers}"][:, None]
+def forward(siren: Siren, weights: Mapping[str, Array], inputs: Array) -> Array:
+    """Inputs (2 or channels, N) to RGB (3, N), where 0 is black and 1 is white."""
+    sin = namespace(inputs).sin
+    h = inputs
+    for i in range(siren.layers):
+        h = sin(weights[f"w{i}"] @ h + weights[f"b{i}"][:, None])
+    return weights[f"w{siren.layers}"] @ h + weights[f"b{siren.layers}"][:, None]
 
 
 def coordinates(height: int, width: int, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
@@ -112,7 +80,8 @@ def render(siren: Siren, theta: Mapping[str, np.ndarray], height: int, width: in
     with np.errstate(all="ignore"):
         for rows, columns in tiles(height, width):
             part = picture[rows, columns]
-            part[:] = to_samples(siren(weights, coordinates(height, width, rows, columns))).T.reshape(part.shape)
+            rgb = forward(siren, weights, coordinates(height, width, rows, columns))
+            part[:] = to_samples(rgb).T.reshape(part.shape)
     return picture
 
 
@@ -121,8 +90,8 @@ def paint(siren: Siren, weights: Mapping[str, Array], field: Array, rate: int) -
 
     ``rate`` (0 to 255) shifts the first layer's phases.
     """
-    phases = weights["b0"] + weights["slope"] * ((rate - context.NEUTRAL_RATE) / 64)
-    rgb = siren({**weights, "b0": phases}, field.reshape(siren.channels, -1))
+    phases = weights["b0"] + weights["slope"] * ((rate - NEUTRAL_RATE) / 64)
+    rgb = forward(siren, {**weights, "b0": phases}, field.reshape(siren.channels, -1))
     return sharpen(rgb.reshape(3, *field.shape[1:]), weights["residual"])
 
 

@@ -15,9 +15,9 @@ from functools import cached_property
 
 import numpy as np
 
-from prancimg.context import NEUTRAL_RATE
-from prancimg.field import Box, Coefficients, Pyramid, sharpen, window
-from prancimg.siren import Siren, render, render_field, to_floats
+from prancimg.field import Box, Coefficients, sharpen, window
+from prancimg.layout import NEUTRAL_RATE, Pyramid, Siren
+from prancimg.siren import forward, render, render_field, to_floats
 
 _RADIUS = 3
 """Of the interpolation kernel (Lanczos), in pixels."""
@@ -108,7 +108,8 @@ class Canvas:
         rows = max(1, _TILE // width)
         for top in range(0, height, rows):
             part = np.ascontiguousarray(field[:, top : top + rows])
-            out[:, top : top + rows] = self.siren(self.weights, part.reshape(channels, -1)).reshape(3, -1, width)
+            rgb = forward(self.siren, self.weights, part.reshape(channels, -1))
+            out[:, top : top + rows] = rgb.reshape(3, -1, width)
         return out
 
     def _paint_places(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks.field.__main__ import VARIANTS, measure, prior, table
-from prancimg import context, decoder, fit_field
+from prancimg import decoder, fit_field
+from prancimg.layout import CAUSAL, KINDS, PARENT
 from prancimg.prior import load_prior
 from prancimg.siren import to_floats
 
@@ -30,11 +31,11 @@ def test_another_prior_is_one_for_encoder_and_decoder_and_only_for_a_while():
         siren, theta0 = fit_field.load_prior(fit_field.PRIOR)
         assert decoder.load_prior(fit_field.PRIOR)[1] is theta0
     assert fit_field.load_prior(fit_field.PRIOR) is decoder.load_prior(fit_field.PRIOR) is shipped
-    first = len(context.CAUSAL)
-    for kind in context.KINDS:
+    first = len(CAUSAL)
+    for kind in KINDS:
         a, kept = (to_floats(siren, theta)[f"{kind}.a"] for theta in (theta0, shipped[1]))
         dropped = np.zeros(a.shape[1], bool)
-        dropped[first : first + 1 + len(context.PARENT)] = True
+        dropped[first : first + 1 + len(PARENT)] = True
         assert not a[:, dropped].any() and np.array_equal(a[:, ~dropped], kept[:, ~dropped])
 
 

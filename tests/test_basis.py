@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from prancimg.basis import (
     Basis,
     Block,
-    Kind,
     block_basis,
     chunk_basis,
     column_norm,
@@ -21,6 +20,7 @@ from prancimg.basis import (
     positions,
     walsh_hadamard,
 )
+from prancimg.layout import Kind
 from prancimg.philox import philox4x32
 
 SIZES = [450, 5, 333, 256, 300]

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from prancimg import basis, pranc
-from prancimg.basis import Block, Kind
+from prancimg.basis import Block
+from prancimg.layout import Kind
 
 triton = pytest.importorskip("triton", reason="needs Triton")
 basis_triton = pytest.importorskip("prancimg.basis_triton")

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prancimg import bitstream
-from prancimg.basis import Kind
 from prancimg.bitstream import PLANNED, PLANS, SIGNATURE, Coded, Header, read, read_varint, step_size, varint, write
 from prancimg.errors import PrancImgError
+from prancimg.layout import Kind
 
 TENSORS = (Coded(12, 50, 10), Coded(6, 51, 11), Coded(30, 52, 12), Coded(0), Coded(18, 54, 14), Coded(3, 55, 15))
 HEADER = Header(768, 512, prior=0, hidden=6, layers=2, seed=7, kind=3, tensors=TENSORS)

@@ -294,7 +294,7 @@ def test_defects_are_told_in_one_line(monkeypatch, capsys, folder):
     def fail(*_, **__):
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr(prancimg, "info", fail)
+    monkeypatch.setattr("prancimg.cli.info", fail)
     assert main(["info", str(folder / "phöto.prc")]) == 1
     assert capsys.readouterr().err == "prancimg: internal error, please report it: RuntimeError: two lines\n"
 

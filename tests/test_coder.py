@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prancimg import coder
-from prancimg.coder import MAGNITUDE, PRECISION, SCALES, Decoder, Encoder, Learning, best_scale, cost, frequencies
+from prancimg.coder import MAGNITUDE, PRECISION, Decoder, Encoder, Learning, best_scale, cost, frequencies
 from prancimg.errors import PrancImgError
+from prancimg.layout import SCALES
 
 
 class PlainDecoder:

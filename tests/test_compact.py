@@ -19,9 +19,9 @@ from plain_decoder import Bad
 
 import prancimg
 from prancimg import PrancImgError, bitstream, compact
-from prancimg.basis import Kind
 from prancimg.coder import MAGNITUDE
 from prancimg.compact import MODEL, Layout, ModelSegment, Network, Recipe, Start, Structure, rounded, runs
+from prancimg.layout import Kind
 from tools.make_golden_models import APART, RECIPES, SHAPES, SORTS, contents, network
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.prn"))

@@ -7,14 +7,17 @@ import pytest
 
 from prancimg import context
 from prancimg.coder import MAGNITUDE
-from prancimg.context import CAUSAL, Network, cost, decode_field, encode_field, networks, shapes, squash
+from prancimg.context import Network, cost, decode_field, encode_field, networks, squash
 from prancimg.errors import PrancImgError
-from prancimg.field import Pyramid
+from prancimg.layout import CAUSAL, KINDS, Pyramid, context_shapes
 
 
 def weights(seed: int, spread: float) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    return {name: np.rint(rng.normal(0, spread, np.prod(shape))).astype(np.int64) for name, shape in shapes().items()}
+    return {
+        name: np.rint(rng.normal(0, spread, np.prod(shape))).astype(np.int64)
+        for name, shape in context_shapes().items()
+    }
 
 
 def grids(pyramid: Pyramid, spread: float) -> dict[tuple[int, int], np.ndarray]:
@@ -93,7 +96,7 @@ def test_features_equal_the_definition(monkeypatch):
     monkeypatch.setattr(Network, "__call__", lambda self, first: first[:2].astype(np.int16))
     done, quiet = {}, 0
     for grid in pyramid.grids:
-        network = nets[context.KINDS[grid.component > 0]]
+        network = nets[KINDS[grid.component > 0]]
         found = np.stack(context.distributions(grid, q[grid.key], done, network))
         for y in range(grid.height):
             for x in range(grid.width):

@@ -6,7 +6,7 @@ import pytest
 
 from prancimg import coder, context, prior
 from prancimg.bitstream import SIGNATURE, STEPS
-from prancimg.coder import SCALES
+from prancimg.layout import SCALES
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from prancimg import context
-from prancimg.field import Pyramid, features, sharpen, step_value, upsample
+from prancimg.field import features, sharpen, step_value, upsample
+from prancimg.layout import NEUTRAL_RATE, Pyramid
 from prancimg.prior import load_prior
 from prancimg.siren import paint, render_field, to_floats, to_samples
 
@@ -112,7 +112,7 @@ def test_the_rate_shifts_the_phases():
     siren, theta, q = example(pyramid)
     moved = dict(theta, b0=theta["b0"] + theta["slope"])
     same = np.abs(
-        render_field(siren, theta, pyramid, q, 0.05, context.NEUTRAL_RATE + 64).astype(int)
-        - render_field(siren, moved, pyramid, q, 0.05, context.NEUTRAL_RATE)
+        render_field(siren, theta, pyramid, q, 0.05, NEUTRAL_RATE + 64).astype(int)
+        - render_field(siren, moved, pyramid, q, 0.05, NEUTRAL_RATE)
     )
     assert same.max() <= 1

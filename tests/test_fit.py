@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from prancimg.basis import Kind
 from prancimg.decoder import decode_array
 from prancimg.encoder import Plan, fit_to_size
 from prancimg.errors import PrancImgError
 from prancimg.fit import laplace_bits
-from prancimg.siren import Siren
+from prancimg.layout import Kind, Siren
 from prancimg.soap import Soap
 
 CPU = torch.device("cpu")

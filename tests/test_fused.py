@@ -6,9 +6,9 @@ import torch
 from torch.nn.functional import pad
 
 from prancimg import context, field, fused
-from prancimg.context import CAUSAL
-from prancimg.field import Pyramid, features
+from prancimg.field import features
 from prancimg.fit_field import Canvas, visibility
+from prancimg.layout import CAUSAL, KINDS, LUMA, PARENT, Pyramid
 from prancimg.prior import load_prior
 from prancimg.siren import paint, to_floats
 
@@ -38,7 +38,7 @@ def plain_bits(pyramid, q, weights, r):
     u = {key: torch.asinh(grid) for key, grid in q.items()}
     total = 0.0
     for grid in pyramid.grids:
-        kind, (component, level) = context.KINDS[grid.component > 0], grid.key
+        kind, (component, level) = KINDS[grid.component > 0], grid.key
         nothing = torch.zeros_like(q[grid.key])
         rows = shifted(u[grid.key], CAUSAL, "constant")
         parent = u.get((component, level + 1))
@@ -46,10 +46,10 @@ def plain_bits(pyramid, q, weights, r):
             rows += [nothing] * 6
         else:
             rows.append(parent.repeat_interleave(2, 0).repeat_interleave(2, 1)[: grid.height, : grid.width])
-            rows += shifted(bilinear(parent, grid.height, grid.width), context.PARENT, "replicate")
+            rows += shifted(bilinear(parent, grid.height, grid.width), PARENT, "replicate")
         if component:
             luma = u.get((0, level))
-            rows += [nothing] * 5 if luma is None else shifted(luma, context.LUMA, "replicate")
+            rows += [nothing] * 5 if luma is None else shifted(luma, LUMA, "replicate")
             rows.append(u[1, level] if component == 2 else nothing)
         w = {name.partition(".")[2]: tensor for name, tensor in weights.items() if name.startswith(kind)}
         bias = w["bias"][max(component - 1, 0), level] + w["slope"][level] * r
@@ -68,7 +68,7 @@ def problem():
     siren, theta = load_prior(2)
     weights = {name: torch.from_numpy(w).double() for name, w in to_floats(siren, theta).items()}
     weights = {name: w + 0.03 * torch.randn_like(w) for name, w in weights.items()}
-    for kind in context.KINDS:
+    for kind in KINDS:
         weights[f"{kind}.c"] *= 0.1  # within the tables: at their ends the gradient is not autograd's, on purpose
     canvas = Canvas(torch.rand(3, 45, 70, dtype=torch.float64), pyramid)
     y = 0.7 * torch.randn(sum(grid.count for grid in pyramid.grids), dtype=torch.float64)
@@ -136,11 +136,11 @@ def test_busy_contexts_are_those_that_read_a_coefficient(shape):
     y = 0.3 * torch.randn(sum(grid.count for grid in pyramid.grids))
     found = fused.busy(pyramid, y)
     assert torch.equal(found, fused.busy(pyramid, y.double()))
-    nets = {kind: context.Network(kind, load_prior(2)[1], 20, 128) for kind in context.KINDS}
+    nets = {kind: context.Network(kind, load_prior(2)[1], 20, 128) for kind in KINDS}
     done = {}
     for grid in pyramid.grids:
         q = pyramid.split(y.round())[grid.key].to(torch.int32).numpy()
-        tables = np.stack(context.distributions(grid, q, done, nets[context.KINDS[grid.component > 0]]))
+        tables = np.stack(context.distributions(grid, q, done, nets[KINDS[grid.component > 0]]))
         quiet = tables[:, ~pyramid.split(found)[grid.key].numpy().ravel()]
         assert (quiet == quiet[:, :1]).all()  # one distribution for all of them
         done[grid.key] = context.squash(q)

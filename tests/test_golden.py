@@ -10,7 +10,7 @@ from golden.integers import digests
 from PIL import Image
 
 import prancimg
-from prancimg.decoder import read_header
+from prancimg.bitstream import read_header
 from prancimg.encoder import PRIOR
 from prancimg.fit_field import PRIOR as FIELD_PRIOR
 from tools.make_golden import RECIPES, WILD

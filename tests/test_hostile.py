@@ -16,10 +16,9 @@ import pytest
 
 import prancimg
 from prancimg import PrancImgError, bitstream, decoder, files
-from prancimg.basis import Kind
 from prancimg.bitstream import SIGNATURE, Coded, Header, Segment
 from prancimg.coder import Encoder
-from prancimg.siren import Siren
+from prancimg.layout import Kind, Siren
 from tools.fuzz import check, mutate
 from tools.mutations import measured, scrambler
 

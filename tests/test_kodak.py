@@ -24,10 +24,10 @@ from benchmarks.kodak.curves import Curve, Measured
 from benchmarks.kodak.records import Record, Task
 from prancimg import encoder
 from prancimg.bitstream import Coded, Header
-from prancimg.context import HIDDEN, INPUTS
 from prancimg.errors import PrancImgError
+from prancimg.layout import HIDDEN, INPUTS, Siren
 from prancimg.metrics import decibels, measure
-from prancimg.siren import Siren, coordinates
+from prancimg.siren import coordinates, forward
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,7 +55,7 @@ def test_macs_of_a_global_network_are_those_that_torch_counts():
     siren = header().siren
     weights = {name: torch.zeros(shape) for name, shape in siren.shapes.items()}
     with FlopCounterMode(display=False) as counter:
-        siren(weights, torch.from_numpy(coordinates(9, 12)))
+        forward(siren, weights, torch.from_numpy(coordinates(9, 12)))
     assert metrics.macs_per_pixel(header()) == counter.get_total_flops() / 2 / (9 * 12)
 
 

@@ -1,4 +1,4 @@
-"""Importing, info and decoding never load torch; the check itself can fail."""
+"""Importing and info load no library at all, decoding never torch; the check itself can fail."""
 
 import subprocess
 import sys
@@ -8,12 +8,13 @@ import pytest
 
 import prancimg
 
-LOADED = "import sys; print('torch' in sys.modules)"
+LIBRARIES = {"torch", "numpy", "PIL", "constriction"}
 
 
-def torch_loaded(code: str) -> bool:
-    done = subprocess.run([sys.executable, "-c", f"{code}\n{LOADED}"], capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()[-1] == "True"
+def loaded(code: str) -> set[str]:
+    code += f"\nimport sys; print(*({LIBRARIES} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
 
 
 @pytest.fixture(scope="module", params=["field", "siren"])
@@ -24,20 +25,27 @@ def file(tmp_path_factory, request):
 
 
 def test_import_is_light():
-    assert not torch_loaded("import prancimg, prancimg.cli")
+    assert not loaded("import prancimg, prancimg.cli")
 
 
 def test_info_is_light(file):
-    assert not torch_loaded(f"import prancimg; prancimg.info({str(file)!r})")
-    assert not torch_loaded(f"from prancimg.cli import main; assert main(['info', {str(file)!r}]) == 0")
+    assert not loaded(f"import prancimg; prancimg.info({str(file)!r})")
+    assert not loaded(f"from prancimg.cli import main; assert main(['info', {str(file)!r}]) == 0")
 
 
 def test_decoding_is_light(file):
-    assert not torch_loaded(f"import prancimg; prancimg.decode({str(file)!r})")
+    assert loaded(f"import prancimg; prancimg.decode({str(file)!r})") == LIBRARIES - {"torch"}
 
 
 def test_this_check_can_fail():
-    assert torch_loaded("import prancimg.encoder")
+    assert "torch" in loaded("import prancimg.encoder")
+
+
+def test_everything_public_is_found_and_nothing_else():
+    assert set(prancimg.__all__) <= set(dir(prancimg))
+    assert all(getattr(prancimg, name) is not None for name in prancimg.__all__)
+    with pytest.raises(AttributeError, match="'enconde'"):
+        prancimg.enconde  # noqa: B018
 
 
 def test_what_few_need_is_loaded_when_it_is_needed():
@@ -47,6 +55,7 @@ def test_what_few_need_is_loaded_when_it_is_needed():
 
 
 CORE = [
+    "layout",
     "arrays",
     "philox",
     "basis",

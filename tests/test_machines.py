@@ -13,9 +13,11 @@ from golden.integers import integers
 from golden.report import report, totals
 
 from prancimg import basis, context, siren
-from prancimg.basis import Block, Kind, expand_block
+from prancimg.basis import Block, expand_block
+from prancimg.bitstream import read_header
 from prancimg.coder import Decoder, Encoder
-from prancimg.decoder import Model, decode_array, read_coefficients, read_header
+from prancimg.decoder import Model, decode_array, read_coefficients
+from prancimg.layout import Kind
 from tools.matrix import MACHINES, bounds
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ from prancimg import PrancImgError, bitstream, context, decoder
 from prancimg.bitstream import Segment
 from prancimg.cli import main
 from prancimg.coder import Decoder, Encoder
-from prancimg.field import Pyramid
+from prancimg.layout import Pyramid
 from tools.make_golden import FOLDER, field
 
 FILE = field(40, 30, (0, 1))

@@ -13,9 +13,9 @@ from test_basis import matrix
 from torch import nn
 
 from prancimg import PrancImgError
-from prancimg.basis import Kind
 from prancimg.bitstream import step_size
 from prancimg.compact import STEP_FRACTION, STEPS, Layout, Network, Recipe, Structure
+from prancimg.layout import Kind
 from prancimg.pranc import Pranc, direct, load, norm_parameters, step_code
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from prancimg import prior
 from prancimg.errors import PrancImgError
+from prancimg.layout import Siren
 from prancimg.prior import load_prior, pack_prior, unpack_prior
-from prancimg.siren import FRACTION, Siren
+from prancimg.siren import FRACTION
 
 
 def test_the_shipped_priors_are_the_ones_of_the_format():

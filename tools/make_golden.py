@@ -22,14 +22,16 @@ from PIL import Image
 
 import prancimg
 from prancimg import bitstream
-from prancimg.basis import WHOLE, Kind
+from prancimg.basis import WHOLE
 from prancimg.bitstream import FROZEN, PRANC, STEPS, Adapted, Coded, Header
 from prancimg.bitstream import WHOLE as ALL
-from prancimg.coder import MAGNITUDE, SCALES, best_scale
+from prancimg.coder import MAGNITUDE, best_scale
 from prancimg.encoder import Plan, _file, fit_to_size, widest
-from prancimg.extras import Alpha, Extras, Metadata, Samples, plane_to_png
+from prancimg.extras import Alpha, Extras, Metadata, Samples
 from prancimg.field_encoder import _file as field_file
 from prancimg.fit_field import Setup
+from prancimg.layout import SCALES, Kind
+from prancimg.picture import plane_to_png
 from prancimg.prior import load_prior
 from tests.golden.integers import digests
 

@@ -28,11 +28,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from prancimg import context, fused
-from prancimg.field import CHANNELS, COMPONENTS, MAX_LEVELS, Pyramid, step_value
+from prancimg import fused
+from prancimg.field import step_value
 from prancimg.fit_field import HARD, Canvas, GridAdam, Setup, pace, relative_rate, soften, start
+from prancimg.layout import CHANNELS, COMPONENTS, KINDS, MAX_LEVELS, Pyramid, Siren
 from prancimg.prior import pack_prior, unpack_prior
-from prancimg.siren import Siren, to_floats
+from prancimg.siren import to_floats
 from prancimg.soap import Soap
 
 SIREN = Siren(16, 1, CHANNELS)
@@ -60,7 +61,7 @@ def initial(seed: int = 0) -> dict[str, Tensor]:
     w["b0"].uniform_(-math.pi, math.pi, generator=generator)
     w["w0"][:3], w["b0"][:3] = BEND * torch.eye(3, CHANNELS), 0
     w["w1"][:, :3], w["b1"][:] = torch.linalg.inv(torch.tensor(LUMA_CHROMA)) / BEND, 0.5
-    for kind in context.KINDS:
+    for kind in KINDS:
         for name in ("a", "b"):
             tensor = w[f"{kind}.{name}"]
             tensor.normal_(generator=generator).div_(math.sqrt(tensor.shape[-1]))

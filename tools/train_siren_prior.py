@@ -22,8 +22,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from prancimg.layout import Siren
 from prancimg.prior import pack_prior, unpack_prior
-from prancimg.siren import FRACTION, Siren, coordinates
+from prancimg.siren import FRACTION, coordinates, seeded
 from prancimg.soap import Soap
 
 HIDDEN, LAYERS = 64, 5
@@ -189,7 +190,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path)
     options = parser.parse_args()
     siren = Siren(HIDDEN, LAYERS)
-    start = unpack_prior(options.start.read_bytes())[1] if options.start else siren.seeded(options.seed)
+    start = unpack_prior(options.start.read_bytes())[1] if options.start else seeded(siren, options.seed)
     theta0 = train(options.photos, options.steps, options.seed, siren, start)
     data = pack_prior(siren, {name: tensor.numpy() for name, tensor in theta0.items()})
     options.output.write_bytes(data)

@@ -29,18 +29,19 @@ import numpy as np
 import torch
 
 from benchmarks.kodak.curves import markdown
-from prancimg import context, decoder, fit_field, metrics
+from prancimg import decoder, fit_field, metrics
 from prancimg.bitstream import FROZEN, PRANC, WHOLE
 from prancimg.codec import load_image
 from prancimg.decoder import decode_array
 from prancimg.field_encoder import file_of
 from prancimg.fit_field import Setup
+from prancimg.layout import CAUSAL, KINDS, PARENT
 from prancimg.prior import load_prior, pack_prior, unpack_prior
 from prancimg.siren import to_floats
 from tools.train_field_prior import initial
 
 Weights = dict[str, np.ndarray]
-CONTEXT = tuple(f"{kind}." for kind in context.KINDS)
+CONTEXT = tuple(f"{kind}." for kind in KINDS)
 
 
 def untrained(trained: Weights) -> Weights:
@@ -56,7 +57,7 @@ def linear(trained: Weights) -> Weights:
 def without(trained: Weights, dropped: Callable[[int], bool]) -> Weights:
     """The trained weights, but for the first layer's of some features of the context."""
     weights = dict(trained)
-    for kind in context.KINDS:
+    for kind in KINDS:
         a = trained[f"{kind}.a"].copy()
         a[:, [i for i in range(a.shape[1]) if dropped(i)]] = 0
         weights[f"{kind}.a"] = a
@@ -65,13 +66,13 @@ def without(trained: Weights, dropped: Callable[[int], bool]) -> Weights:
 
 def orphaned(trained: Weights) -> Weights:
     """Without the coarser level."""
-    first = len(context.CAUSAL)
-    return without(trained, lambda i: first <= i < first + 1 + len(context.PARENT))
+    first = len(CAUSAL)
+    return without(trained, lambda i: first <= i < first + 1 + len(PARENT))
 
 
 def near(trained: Weights) -> Weights:
     """Without what is two rows or columns away on its own level."""
-    far = {i for i, offset in enumerate(context.CAUSAL) if max(map(abs, offset)) > 1}
+    far = {i for i, offset in enumerate(CAUSAL) if max(map(abs, offset)) > 1}
     return without(trained, far.__contains__)
 
 

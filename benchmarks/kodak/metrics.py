@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from prancimg import context
 from prancimg.bitstream import Header
+from prancimg.layout import KINDS, context_shapes
 
 
 def macs_per_pixel(header: Header) -> float:
@@ -24,8 +24,8 @@ def macs_per_pixel(header: Header) -> float:
     pyramid, pixels = header.pyramid, header.width * header.height
     once = 0
     for grid in pyramid.grids:
-        kind = context.KINDS[grid.component > 0]
-        network = sum(math.prod(context.shapes()[f"{kind}.{name}"]) for name in "abc")
+        kind = KINDS[grid.component > 0]
+        network = sum(math.prod(context_shapes()[f"{kind}.{name}"]) for name in "abc")
         once += grid.count * (network + header.channels)
     for fine, coarse in pairwise(map(pyramid.size, range(pyramid.levels))):
         once += header.channels * math.prod(shapes["taps"]) * (fine[0] * coarse[1] + fine[0] * fine[1])

@@ -24,7 +24,7 @@ from benchmarks.kodak.codecs import Codec, Fitted, Setting
 from benchmarks.kodak.data import write
 from benchmarks.kodak.metrics import macs_per_pixel
 from prancimg.batch import follow_parent
-from prancimg.decoder import read_header
+from prancimg.bitstream import read_header
 from prancimg.errors import PrancImgError
 from prancimg.metrics import decibels, measure
 

@@ -28,9 +28,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from prancimg.basis import Kind
 from prancimg.decoder import decode_array
 from prancimg.encoder import EFFORTS, Plan, fit_to_size, widest
+from prancimg.layout import Kind
 from prancimg.metrics import measure
 
 HERE = Path(__file__).parent

@@ -102,7 +102,7 @@ def step(picture: np.ndarray) -> list[Row]:
 
 def decode(picture: np.ndarray, folder: Path, bpps: list[float]) -> list[Row]:
     """Processes that decode and tell, beside Pillow's with AVIF; and where a decoder's time goes."""
-    from prancimg import decoder
+    from prancimg import bitstream, decoder
     from prancimg import picture as pictures
     from prancimg.extras import Metadata
     from prancimg.field import step_value
@@ -117,7 +117,7 @@ def decode(picture: np.ndarray, folder: Path, bpps: list[float]) -> list[Row]:
         made = [*PYTHON, "-m", "prancimg", "encode", source, prc, "--bpp", str(bpp), "--effort", "1", "--quiet"]
         subprocess.run(made, check=True)
         rows.append({"what": f"decode, {bpp} bpp", **process([*PYTHON, "-m", "prancimg", "decode", prc, png], 5)})
-        header, segments = decoder.read_header(Path(prc).read_bytes())
+        header, segments = bitstream.read_header(Path(prc).read_bytes())
         model = decoder.Model.of(header)
         theta = model.parameters(decoder.read_coefficients(header, segments), header.tensors)
         q = decoder.read_field(header, segments, theta)
@@ -208,7 +208,8 @@ def basis(parameters: int, coefficients: int) -> list[Row]:
     import torch
 
     from prancimg import pranc
-    from prancimg.basis import Block, Kind
+    from prancimg.basis import Block
+    from prancimg.layout import Kind
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -4,7 +4,8 @@ import hashlib
 
 import numpy as np
 
-from prancimg.decoder import Model, read_coefficients, read_field, read_header
+from prancimg.bitstream import read_header
+from prancimg.decoder import Model, read_coefficients, read_field
 
 
 def integers(file: bytes, max_pixels: int | None = None) -> dict[str, np.ndarray]:
