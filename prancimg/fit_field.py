@@ -55,6 +55,10 @@ STEERED = {
     0.845: (1.0, 2.0),
 }
 """At these shares of the steps: bits if all were rounded, relative to the end's, and how the price follows them."""
+STEERED_IN_HASTE = 0.5, 0.74
+"""Those of a fit of few steps, which a price that changes often would disturb."""
+CODED = 1.0075
+"""Bits that are coded, relative to those by the loss, whose means and scales are not rounded: 1.002 to 1.014."""
 LANDED = -0.025, 0.03
 """Where the logarithm of a steered fit's bits, relative to those asked for, is to end.
 
@@ -487,15 +491,16 @@ def fit_field(
     else:
         wanted = Start(image, setup, device).bits(price, setup.levels or (1, 2))
         levels = setup.levels or finest_levels(wanted / count)
+    marks = STEERED if iterations >= _UNHURRIED else {share: STEERED[share] for share in STEERED_IN_HASTE}
     iterations = steps_at(iterations, levels[0])
     adapted = adapted_to(wanted) if setup.adapted is None else setup.adapted
     fit = _Fit(image, setup.header(image, price, levels, adapted, seed), price, bits, setup, device)
     groups = min(max(iterations // 16, 1), 12)
-    moments = {round(share * iterations): how for share, how in STEERED.items()} if steered else {}
+    moments = {round(share * iterations): how for share, how in marks.items()} if steered else {}
     i, seen, again = 0, 0.0, steered
     while i < iterations:
         if i >= HARD * iterations and fit.fixed is None:
-            off = fit.excess() if steered else 0.0
+            off = fit.excess(exact=True) if steered else 0.0
             if again and fit.missed(off):
                 fit.change_price(off, 1.0, 0.3)
                 again, i = False, round((HARD - 0.25) * iterations)
@@ -577,9 +582,16 @@ class _Fit:
             self.state(), cheapest=cheapest(self.canvas, q, weights, step, r, self.setup.dues, self._each, groups)
         )
 
-    def excess(self) -> float:
-        """The logarithm of the bits, were all rounded now, relative to those wanted."""
-        return math.log(max(self.state().bits(0), 1e-9) / self.wanted)
+    def excess(self, exact: bool = False) -> float:
+        """The logarithm of the bits, were all rounded now, relative to those wanted: by the loss, or counted."""
+        if exact:
+            bits = self.state().bits(0)
+        else:
+            with torch.no_grad():
+                weights, own_bits = self.networks.weights(True)
+                q, r = self.y.detach().round(), relative_rate(self.header.rate)
+                bits = CODED * float(self.canvas.bits(q, fused.squash(q), weights, r) + own_bits)
+        return math.log(max(bits, 1e-9) / self.wanted)
 
     def change_price(self, excess: float, strength: float, most: float) -> None:
         """Follow an excess of bits."""

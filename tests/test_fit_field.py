@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from prancimg.bitstream import WHOLE
 from prancimg.decoder import decode_array
 from prancimg.field_encoder import file_of
-from prancimg.fit_field import Setup, fit_field
+from prancimg.fit_field import Setup, _Fit, fit_field
 
 CPU = torch.device("cpu")
 
@@ -24,6 +25,15 @@ def error(photo, fitted, shift=0.0):
 
 def test_a_fit_lands_near_the_bits_asked_for(steered):
     assert 0.95 * 9000 < steered.bits(0) < 1.05 * 9000
+
+
+@pytest.mark.parametrize("price", [5e-4, 4e-3])
+def test_the_loss_knows_about_how_many_bits_are_coded(photo, price):
+    header = Setup().header(photo, price, adapted=WHOLE)
+    fit = _Fit(photo, header, price, 9000, Setup(), CPU)
+    for i in range(8):
+        fit.step(i / 8, 1.0)
+        assert abs(fit.excess() - fit.excess(exact=True)) < 0.015
 
 
 def test_giving_up_coefficients_saves_bits_and_costs_little_error(photo, steered):
