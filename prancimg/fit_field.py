@@ -66,8 +66,10 @@ Giving up a percent costs nothing, filling one gains nothing.
 """
 HARD, HARD_NETWORKS = 0.86, 0.7
 """Shares of the steps after which the grids, and before them the networks' coefficients, are rounded."""
-FEW, MANY = 25_000, 120_000
+FEW, MANY = 25_000, 90_000
 """Bits of a file from which pseudo-random coefficients of the networks, and from which all their weights, pay."""
+_PATIENCE = 80, -0.35
+"""The steps at which that many bits are needed for all weights, and the power of the steps that the number follows."""
 DUES = 1.4, 1.0, 0.85, 0.7
 """What a bit counts for at levels 0, 1, 2, and at 3 and above, in the loss: the eye wants coarse features first."""
 MASKING = 0.2
@@ -492,8 +494,8 @@ def fit_field(
         wanted = Start(image, setup, device).bits(price, setup.levels or (1, 2))
         levels = setup.levels or finest_levels(wanted / count)
     marks = STEERED if iterations >= _UNHURRIED else {share: STEERED[share] for share in STEERED_IN_HASTE}
+    adapted = adapted_to(wanted, iterations) if setup.adapted is None else setup.adapted
     iterations = steps_at(iterations, levels[0])
-    adapted = adapted_to(wanted) if setup.adapted is None else setup.adapted
     fit = _Fit(image, setup.header(image, price, levels, adapted, seed), price, bits, setup, device)
     groups = min(max(iterations // 16, 1), 12)
     moments = {round(share * iterations): how for share, how in marks.items()} if steered else {}
@@ -705,9 +707,10 @@ def steps_at(iterations: int, luma_from: int) -> int:
     return round(iterations * (1.0, 1.5, 2.0)[min(luma_from, 2)])
 
 
-def adapted_to(bits: float) -> Adapted:
+def adapted_to(bits: float, iterations: int) -> Adapted:
     """The coefficients of the networks that pay in a file of so many bits, measured on photographs."""
-    return FROZEN if bits < FEW else PRANC if bits < MANY else WHOLE
+    steps, power = _PATIENCE
+    return FROZEN if bits < FEW else PRANC if bits < MANY * (iterations / steps) ** power else WHOLE
 
 
 def _planes(image: np.ndarray, device: torch.device) -> Tensor:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from prancimg.bitstream import WHOLE
+from prancimg.bitstream import FROZEN, PRANC, WHOLE
 from prancimg.decoder import decode_array
 from prancimg.field_encoder import file_of
-from prancimg.fit_field import Setup, _Fit, fit_field
+from prancimg.fit_field import Setup, _Fit, adapted_to, fit_field
 
 CPU = torch.device("cpu")
 
@@ -25,6 +25,12 @@ def error(photo, fitted, shift=0.0):
 
 def test_a_fit_lands_near_the_bits_asked_for(steered):
     assert 0.95 * 9000 < steered.bits(0) < 1.05 * 9000
+
+
+def test_the_networks_are_sent_whole_where_file_and_fit_are_large_enough():
+    assert adapted_to(10_000, 4_608) is FROZEN
+    assert adapted_to(80_000, 14) is PRANC and adapted_to(200_000, 14) is WHOLE
+    assert adapted_to(40_000, 360) is PRANC and adapted_to(80_000, 360) is WHOLE
 
 
 @pytest.mark.parametrize("price", [5e-4, 4e-3])
