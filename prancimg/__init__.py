@@ -40,13 +40,15 @@ _PLACES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Everything public is loaded when it is first asked for: ``prancimg info`` waits for no library (PEP 562)."""
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, origin = _PLACES[name]
-    value = globals()[name] = getattr(import_module(f"prancimg.{module}"), origin)
-    return value
+if not TYPE_CHECKING:  # which would believe in any name
+
+    def __getattr__(name: str) -> Any:
+        """Everything public is loaded when it is first asked for: ``prancimg info`` waits for no library (PEP 562)."""
+        if name not in _PLACES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module, origin = _PLACES[name]
+        value = globals()[name] = getattr(import_module(f"prancimg.{module}"), origin)
+        return value
 
 
 def __dir__() -> list[str]:

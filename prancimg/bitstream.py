@@ -79,7 +79,7 @@ class Coded:
     step: int = 0
     """Step code of s."""
     scale: int = 0
-    """Scale index of their distribution, see :mod:`prancimg.coder`."""
+    """Scale index of their distribution, see :data:`prancimg.layout.SCALES`."""
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ PREVIEW = 2
 """Finest level of a preview: a file's first part ends there."""
 
 Run = Callable[[argparse.Namespace], None]
-_HOW = "model", "effort", "seed", "device", "tune"
-"""Options of how to encode, named as :func:`prancimg.encode` names them."""
+_TARGET, _HOW = ("bpp", "size", "quality", "psnr"), ("model", "effort", "seed", "device", "tune")
+"""Options of what to encode to, and how, named as :func:`prancimg.encode` names them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +80,7 @@ def _encode(options: argparse.Namespace) -> None:
     began = time.perf_counter()
     if options.model == "field":  # torch's threads would spin against those of the compiled kernels
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-    target = {name: getattr(options, name) for name in ("bpp", "size", "quality", "psnr")}
+    target = {name: getattr(options, name) for name in _TARGET}
     how = {name: getattr(options, name) for name in _HOW}
     with _progress(options, "encoding") as progress:
         data = encode_picture(picture, target, how, progress)
@@ -185,7 +185,7 @@ def _batch(options: argparse.Namespace) -> None:
     from prancimg import batch
 
     how = {name: getattr(options, name) for name in _HOW}
-    target = {name: getattr(options, name) for name in ("bpp", "size", "quality", "psnr")}
+    target = {name: getattr(options, name) for name in _TARGET}
     plan = batch.plan(
         options.input,
         Path(options.output),
@@ -273,7 +273,9 @@ def _parser() -> argparse.ArgumentParser:
         )
         added.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to fit")
         added.add_argument(
-            "--tune", choices=["ssim", "psnr"], help="fit for the eye (default), or for squared error alone"
+            "--tune",
+            choices=["ssim", "psnr"],
+            help="field: fit for the eye (default) or, as --psnr does, for squared error alone",
         )
         added.add_argument("--strip", action="store_true", help="leave out colour profile, EXIF and XMP")
         added.add_argument(

@@ -56,7 +56,7 @@ STEERED = {
 }
 """At these shares of the steps: bits if all were rounded, relative to the end's, and how the price follows them."""
 STEERED_IN_HASTE = 0.5, 0.74
-"""Those of a fit of few steps, which a price that changes often would disturb."""
+"""Those of a hurried fit."""
 CODED = 1.0075
 """Bits that are coded, relative to those by the loss, whose means and scales are not rounded: 1.002 to 1.014."""
 LANDED = -0.025, 0.03
@@ -68,7 +68,7 @@ HARD, HARD_NETWORKS = 0.86, 0.7
 """Shares of the steps after which the grids, and before them the networks' coefficients, are rounded."""
 FEW, MANY = 25_000, 90_000
 """Bits of a file from which pseudo-random coefficients of the networks, and from which all their weights, pay."""
-_PATIENCE = 80, -0.35
+_PATIENCE, _MOST_PATIENCE, _POWER = 80, 1350, -0.35
 """The steps at which that many bits are needed for all weights, and the power of the steps that the number follows."""
 DUES = 1.4, 1.0, 0.85, 0.7
 """What a bit counts for at levels 0, 1, 2, and at 3 and above, in the loss: the eye wants coarse features first."""
@@ -84,7 +84,7 @@ REFRESH = 8
 """Steps after which it is looked up again which contexts hold anything but zeros."""
 _TILE = 128
 _UNHURRIED = 30
-"""Steps of a fit from which a short one beforehand is not too dear."""
+"""Steps of a fit from which a short one beforehand is not too dear, and from which the price may change often."""
 _COARSER = 30
 """Step codes above the rate index: a field that has no time to grow starts with a coarser step than 0.04 at 1e-3."""
 _FILL = 0.3
@@ -592,7 +592,8 @@ class _Fit:
             with torch.no_grad():
                 weights, own_bits = self.networks.weights(True)
                 q, r = self.y.detach().round(), relative_rate(self.header.rate)
-                bits = CODED * float(self.canvas.bits(q, fused.squash(q), weights, r) + own_bits)
+                busy = fused.busy(self.header.pyramid, q)
+                bits = CODED * float(self.canvas.bits(q, fused.squash(q), weights, r, busy=busy) + own_bits)
         return math.log(max(bits, 1e-9) / self.wanted)
 
     def change_price(self, excess: float, strength: float, most: float) -> None:
@@ -709,8 +710,8 @@ def steps_at(iterations: int, luma_from: int) -> int:
 
 def adapted_to(bits: float, iterations: int) -> Adapted:
     """The coefficients of the networks that pay in a file of so many bits, measured on photographs."""
-    steps, power = _PATIENCE
-    return FROZEN if bits < FEW else PRANC if bits < MANY * (iterations / steps) ** power else WHOLE
+    many = MANY * (min(iterations, _MOST_PATIENCE) / _PATIENCE) ** _POWER
+    return FROZEN if bits < FEW else PRANC if bits < many else WHOLE
 
 
 def _planes(image: np.ndarray, device: torch.device) -> Tensor:

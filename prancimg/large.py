@@ -232,10 +232,11 @@ def _sample(
     share, begun = sheet.size / image.size, Start(sheet, setup, device)
     if price is None:
         levels, price = price_for(sheet, bits * share, setup, iterations, device)
-        setup = replace(setup, levels=levels, adapted=adapted_to(bits, iterations))
     else:
-        whole = begun.bits(price, (1, 2)) / share
-        setup = replace(setup, levels=(levels := finest_levels(whole / count)), adapted=adapted_to(whole, iterations))
+        bits = begun.bits(price, (1, 2)) / share
+        levels = setup.levels or finest_levels(bits / count)
+    adapted = adapted_to(bits, iterations) if setup.adapted is None else setup.adapted
+    setup = replace(setup, levels=levels, adapted=adapted)
     for attempt in range(2):
         fitted = fit_field(sheet, seed=seed, iterations=iterations, device=device, price=price, setup=setup)
         own = fitted.network_bits

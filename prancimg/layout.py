@@ -21,16 +21,20 @@ _SMALLEST = 4
 """A coarser level is added while the shorter side of the coarsest one is longer than this."""
 STEP_CODES = 256
 SCALES = 100
-"""Scale index t of a group of coefficients means 2**((t - 16) / 4); beyond 27 the low bits are sent raw."""
+"""Scale index t of a group of coefficients means 2**((t - 16) / 4); the low bits of those beyond 27 are sent raw."""
 
 KINDS = ("luma", "chroma")
+"""The two networks of the context model, see :mod:`prancimg.context`."""
 CAUSAL = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (-2, 0), (0, -2), (-2, -1), (-2, 1), (-1, -2), (-2, 2))
 """Offsets (dy, dx) of the causal neighbours; dx + 2 dy < 0 for all."""
 PARENT = ((0, 0), (0, 2), (0, -2), (2, 0), (-2, 0))
+"""Likewise of the taps in the next coarser grid, raised to the size of this one, and in the grid of luma."""
 LUMA = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
 HIDDEN = 24
+"""Units of a layer of the context networks, and the features they read."""
 INPUTS = {"luma": len(CAUSAL) + 1 + len(PARENT), "chroma": len(CAUSAL) + 1 + len(PARENT) + len(LUMA) + 1}
 NEUTRAL_RATE, MAX_RATE = 128, 255
+"""Rate indices: that of a price of 0.001, sixteen more for every doubling; and the greatest."""
 
 
 class Kind(IntEnum):

@@ -31,6 +31,7 @@ def test_the_networks_are_sent_whole_where_file_and_fit_are_large_enough():
     assert adapted_to(10_000, 4_608) is FROZEN
     assert adapted_to(80_000, 14) is PRANC and adapted_to(200_000, 14) is WHOLE
     assert adapted_to(40_000, 360) is PRANC and adapted_to(80_000, 360) is WHOLE
+    assert adapted_to(30_000, 4_608) is PRANC and adapted_to(40_000, 4_608) is WHOLE
 
 
 @pytest.mark.parametrize("price", [5e-4, 4e-3])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import prancimg
-from prancimg import PrancImgError, bitstream, decoder, files
+from prancimg import PrancImgError, bitstream, codec, decoder, facts, files  # noqa: F401  (before memory is measured)
 from prancimg.bitstream import SIGNATURE, Coded, Header, Segment
 from prancimg.coder import Encoder
 from prancimg.layout import Kind, Siren

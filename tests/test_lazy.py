@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import prancimg
-from prancimg import PrancImgError, context, view
+from prancimg import PrancImgError, context, decoder, view
 
 WIDTH, HEIGHT = 61, 45
 
@@ -31,7 +31,7 @@ def test_nothing_is_decoded_before_it_is_looked_at(file, tmp_path, monkeypatch):
     path = tmp_path / "a.prc"
     path.write_bytes(file)
     monkeypatch.setattr(context, "decode_field", fail)
-    monkeypatch.setattr(prancimg.decoder, "read_coefficients", fail)
+    monkeypatch.setattr(decoder, "read_coefficients", fail)
     picture = prancimg.open(path)
     assert (picture.size, picture.mode, picture.depth, picture.info) == ((WIDTH, HEIGHT), "RGB", 8, {})
     with pytest.raises(AssertionError):

@@ -56,6 +56,9 @@ def test_what_few_need_is_loaded_when_it_is_needed():
 
 CORE = [
     "layout",
+    "extras",
+    "files",
+    "facts",
     "arrays",
     "philox",
     "basis",

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from prancimg import PrancImgError, bitstream
+from prancimg import PrancImgError, bitstream, codec, facts  # noqa: F401  (else the first file pays for loading them)
 from tools.fuzz import check, mutate
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"

@@ -2,10 +2,10 @@
 
     python -m benchmarks.field PHOTO... --price 1e-3 --steps 100 --out results.json
 
-The loss is that of the decoded file: mean squared error on samples from 0 to 1 + price · bpp. ``preset`` chooses its
-coefficients by the file's size; ``frozen`` keeps the networks of the prior, ``pranc`` adapts them along pseudo-random
-directions, ``whole`` is the identity basis: all weights; ``blank`` starts from an empty field; to ``even``, a bit is
-a bit at every level.
+The loss is that of the decoded file: mean squared error on samples from 0 to 1 + price · bpp, which is also what is
+fitted (``--tune psnr``), but for ``ssim``, the usual tuning, and ``unmasked``, which has only its weights of bits.
+``psnr`` chooses its coefficients by the file's size; ``frozen`` keeps the networks of the prior, ``pranc`` adapts
+them along pseudo-random directions, ``whole`` is the identity basis: all weights; ``blank`` starts from an empty field.
 
 The others send all weights, and start from another prior, in this process alone. ``untrained`` has none: three sine
 units that carry luma and chroma, random ones that are not read yet, a random context model. ``linear`` keeps its
@@ -21,7 +21,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
@@ -34,7 +34,7 @@ from prancimg.bitstream import FROZEN, PRANC, WHOLE
 from prancimg.codec import load_image
 from prancimg.decoder import decode_array
 from prancimg.field_encoder import file_of
-from prancimg.fit_field import Setup
+from prancimg.fit_field import TUNES, Setup
 from prancimg.layout import CAUSAL, KINDS, PARENT
 from prancimg.prior import load_prior, pack_prior, unpack_prior
 from prancimg.siren import to_floats
@@ -90,18 +90,18 @@ class Variant:
 
 
 VARIANTS = {
-    "preset": Variant(Setup()),
-    "frozen": Variant(Setup(adapted=FROZEN)),
-    "pranc": Variant(Setup(adapted=PRANC)),
-    "whole": Variant(Setup(adapted=WHOLE)),
-    "blank": Variant(Setup(analytic=False)),
-    "even": Variant(Setup(dues=(1.0, 1.0, 1.0, 1.0))),
-    "unmasked": Variant(Setup(masking=0.0)),
-    "untrained": Variant(Setup(adapted=WHOLE), untrained),
-    "linear": Variant(Setup(adapted=only("scale", "taps")), linear),
-    "seeded": Variant(Setup(adapted=only("w1", "b1", "scale", "taps", "residual")), linear),
-    "orphaned": Variant(Setup(adapted=WHOLE), orphaned),
-    "near": Variant(Setup(adapted=WHOLE), near),
+    "psnr": Variant(TUNES["psnr"]),
+    "frozen": Variant(replace(TUNES["psnr"], adapted=FROZEN)),
+    "pranc": Variant(replace(TUNES["psnr"], adapted=PRANC)),
+    "whole": Variant(replace(TUNES["psnr"], adapted=WHOLE)),
+    "blank": Variant(replace(TUNES["psnr"], analytic=False)),
+    "ssim": Variant(TUNES["ssim"]),
+    "unmasked": Variant(replace(TUNES["ssim"], masking=0.0)),
+    "untrained": Variant(replace(TUNES["psnr"], adapted=WHOLE), untrained),
+    "linear": Variant(replace(TUNES["psnr"], adapted=only("scale", "taps")), linear),
+    "seeded": Variant(replace(TUNES["psnr"], adapted=only("w1", "b1", "scale", "taps", "residual")), linear),
+    "orphaned": Variant(replace(TUNES["psnr"], adapted=WHOLE), orphaned),
+    "near": Variant(replace(TUNES["psnr"], adapted=WHOLE), near),
 }
 
 
@@ -133,7 +133,7 @@ def measure(image: np.ndarray, price: float, steps: int, variant: Variant) -> di
 
 
 def table(results: list[dict[str, float | str]]) -> str:
-    """The loss of every variant relative to the preset's, as Markdown: geometric means of the photos by price."""
+    """The loss of every variant relative to ``psnr``'s, as Markdown: geometric means of the photos by price."""
     prices, rows = sorted({float(row["price"]) for row in results}), []
     for name in dict.fromkeys(str(row["setup"]) for row in results):
         cells = []
@@ -142,9 +142,9 @@ def table(results: list[dict[str, float | str]]) -> str:
                 which: np.mean(
                     [np.log(row["loss"]) for row in results if (row["setup"], row["price"]) == (which, price)]
                 )
-                for which in (name, "preset")
+                for which in (name, "psnr")
             }
-            cells.append(f"{100 * (np.exp(logs[name] - logs['preset']) - 1):+.1f} %")
+            cells.append(f"{100 * (np.exp(logs[name] - logs['psnr']) - 1):+.1f} %")
         rows.append([name, *cells])
     return markdown(["", *(f"price {price:g}" for price in prices)], rows)
 
@@ -172,7 +172,7 @@ def main() -> None:
                 results.append({"photo": photo.name, "price": price, "steps": args.steps, "setup": name, **row})
                 print(photo.name, price, name, {key: round(value, 6) for key, value in row.items()}, flush=True)
                 args.out.write_text(json.dumps(results, indent=1) + "\n")
-    if "preset" in args.setups:
+    if "psnr" in args.setups:
         print(table(results), end="")
 
 
