@@ -89,19 +89,20 @@ class Variant:
     start: Callable[[Weights], Weights] | None = None
 
 
+PLAIN = TUNES["psnr"]
 VARIANTS = {
-    "psnr": Variant(TUNES["psnr"]),
-    "frozen": Variant(replace(TUNES["psnr"], adapted=FROZEN)),
-    "pranc": Variant(replace(TUNES["psnr"], adapted=PRANC)),
-    "whole": Variant(replace(TUNES["psnr"], adapted=WHOLE)),
-    "blank": Variant(replace(TUNES["psnr"], analytic=False)),
+    "psnr": Variant(PLAIN),
+    "frozen": Variant(replace(PLAIN, adapted=FROZEN)),
+    "pranc": Variant(replace(PLAIN, adapted=PRANC)),
+    "whole": Variant(replace(PLAIN, adapted=WHOLE)),
+    "blank": Variant(replace(PLAIN, analytic=False)),
     "ssim": Variant(TUNES["ssim"]),
     "unmasked": Variant(replace(TUNES["ssim"], masking=0.0)),
-    "untrained": Variant(replace(TUNES["psnr"], adapted=WHOLE), untrained),
-    "linear": Variant(replace(TUNES["psnr"], adapted=only("scale", "taps")), linear),
-    "seeded": Variant(replace(TUNES["psnr"], adapted=only("w1", "b1", "scale", "taps", "residual")), linear),
-    "orphaned": Variant(replace(TUNES["psnr"], adapted=WHOLE), orphaned),
-    "near": Variant(replace(TUNES["psnr"], adapted=WHOLE), near),
+    "untrained": Variant(replace(PLAIN, adapted=WHOLE), untrained),
+    "linear": Variant(replace(PLAIN, adapted=only("scale", "taps")), linear),
+    "seeded": Variant(replace(PLAIN, adapted=only("w1", "b1", "scale", "taps", "residual")), linear),
+    "orphaned": Variant(replace(PLAIN, adapted=WHOLE), orphaned),
+    "near": Variant(replace(PLAIN, adapted=WHOLE), near),
 }
 
 
