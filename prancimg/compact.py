@@ -157,12 +157,17 @@ def _scale(shape: Sequence[int], block: pb.Block) -> int:
     return math.isqrt((2 << 2 * FRACTION) // (below * pb.squared_norm(block)))
 
 
+SORTS = {"float": np.float32, "exact": np.float64, "int": np.int64, "bool": np.bool_}
+"""How a tensor apart is stored, and the dtype that it has in :attr:`Network.apart`: floats rounded to 16 bits, floats
+as they are, integers, truths."""
+
+
 @dataclass(frozen=True)
 class Apart:
-    """The tensors that are stored beside the coefficients: their shapes, and whether they are floats or integers."""
+    """A tensor that is stored beside the coefficients: its shape and its sort, one of :data:`SORTS`."""
 
     shape: tuple[int, ...]
-    floating: bool
+    sort: str
 
 
 @dataclass(frozen=True)
@@ -175,11 +180,11 @@ class Network:
     coefficients: np.ndarray
     """(k,) int64, coarse before fine."""
     apart: dict[str, np.ndarray]
-    """float32 rounded to 16 bits by :func:`rounded`, or int64."""
+    """Of the dtypes of :data:`SORTS`; float32 is rounded to 16 bits by :func:`rounded`."""
 
     def prefix(self, k: int) -> Network:
         """The network that keeps the first ``k`` coefficients."""
-        if not 1 <= k <= len(self.coefficients):
+        if k not in range(1, len(self.coefficients) + 1):
             raise PrancImgError(f"k = {k} is not between 1 and the model's {len(self.coefficients)} coefficients")
         return replace(self, coefficients=self.coefficients[:k])
 
@@ -237,10 +242,13 @@ class Network:
         numbers = [self.fingerprint(), recipe.seed, recipe.kind, recipe.structure]
         numbers += [recipe.rows] if recipe.structure == Structure.CHUNKS else []
         numbers += [recipe.start, k, self.step, zeros, *scales]
-        apart = b"".join(map(_pack_apart, self.apart.values()))
         header = b"".join(map(varint, numbers))
-        segments = [(ModelSegment.HEADER, header), (ModelSegment.APART, apart)]
+        segments = [(ModelSegment.HEADER, header), (ModelSegment.APART, self.pack_apart())]
         return write([*segments, (ModelSegment.COEFFICIENTS, payload)], MODEL)
+
+    def pack_apart(self) -> bytes:
+        """The tensors apart, one after the other."""
+        return b"".join(map(_pack_apart, self.apart.values()))
 
     def _coded(self, zeros: int) -> tuple[int, list[int], bytes]:
         """The coefficients as bytes, given the share of certain zeros; also that share and the scale indices."""
@@ -257,7 +265,8 @@ class Network:
 
     def fingerprint(self) -> int:
         """What binds a file to an architecture."""
-        apart = {name: Apart(array.shape, array.dtype.kind == "f") for name, array in self.apart.items()}
+        sorts = {np.dtype(dtype): sort for sort, dtype in SORTS.items()}
+        apart = {name: Apart(array.shape, sorts[array.dtype]) for name, array in self.apart.items()}
         return fingerprint(self.layout.shapes, apart)
 
     @staticmethod
@@ -315,7 +324,7 @@ def runs(k: int) -> Iterator[tuple[int, int]]:
 def fingerprint(shapes: Mapping[str, Sequence[int]], apart: Mapping[str, Apart]) -> int:
     """CRC-32 of the names, shapes and sorts of all tensors."""
     words: list[tuple[str | int, ...]] = [(name, *shape) for name, shape in shapes.items()]
-    words += [(name, "float" if a.floating else "int", *a.shape) for name, a in apart.items()]
+    words += [(name, a.sort, *a.shape) for name, a in apart.items()]
     return zlib.crc32("".join(" ".join(map(str, line)) + "\n" for line in words).encode())
 
 
@@ -328,25 +337,52 @@ def rounded(x: np.ndarray) -> np.ndarray:
 
 
 def _pack_apart(array: np.ndarray) -> bytes:
-    if array.dtype.kind != "f":
+    if array.dtype == np.float32:
+        return (array.view("<u4") >> 16).astype("<u2").tobytes()
+    if array.dtype == np.int64:
         return array.astype("<i8").tobytes()
-    return (array.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
+    if array.dtype == np.bool_:
+        return np.packbits(array.reshape(-1), bitorder="little").tobytes()
+    with np.errstate(over="ignore"):  # what becomes infinite is not the same
+        single = array.astype(np.float32)
+        if not np.array_equal(single, array, equal_nan=True):
+            return b"\x08" + array.astype("<f8").tobytes()
+    if not np.array_equal(rounded(single), single, equal_nan=True):
+        return b"\x04" + single.astype("<f4").tobytes()
+    return b"\x02" + _pack_apart(rounded(single))
 
 
 def _unpack_apart(data: bytes, apart: Mapping[str, Apart]) -> dict[str, np.ndarray]:
-    if len(data) != sum(math.prod(a.shape) * (2 if a.floating else 8) for a in apart.values()):
-        raise PrancImgError("the parameters apart are not those of this network")
     at = 0
-    out: dict[str, np.ndarray] = {}
+
+    def take(size: int) -> bytes:
+        nonlocal at
+        at += size
+        if at > len(data):
+            raise PrancImgError("the parameters apart are not those of this network")
+        return data[at - size : at]
+
+    def read_one(count: int, sort: str) -> np.ndarray:
+        if sort == "int":
+            return np.frombuffer(take(8 * count), "<i8")
+        if sort == "bool":
+            bits = np.unpackbits(np.frombuffer(take(-(-count // 8)), np.uint8), bitorder="little")
+            if bits[count:].any():
+                raise PrancImgError("the parameters apart end in bits that mean nothing")
+            return bits[:count]
+        width = take(1)[0] if sort == "exact" else 2
+        if width not in (2, 4, 8):
+            raise PrancImgError(f"the parameters apart have floats of {width} bytes")
+        if width > 2:
+            return np.frombuffer(take(width * count), f"<f{width}")
+        return (np.frombuffer(take(2 * count), "<u2").astype("<u4") << 16).view("<f4")
+
+    found: dict[str, np.ndarray] = {}
     for name, a in apart.items():
-        count = math.prod(a.shape)
-        if a.floating:
-            bits = np.frombuffer(data, "<u2", count, at).astype("<u4") << 16
-            out[name] = bits.astype("<u4").view("<f4").astype(np.float32).reshape(a.shape)
-        else:
-            out[name] = np.frombuffer(data, "<i8", count, at).astype(np.int64).reshape(a.shape)
-        at += count * (2 if a.floating else 8)
-    return out
+        found[name] = read_one(math.prod(a.shape), a.sort).astype(SORTS[a.sort]).reshape(a.shape)
+    if at != len(data):
+        raise PrancImgError("the parameters apart are not those of this network")
+    return found
 
 
 def _unpack_header(
@@ -355,7 +391,7 @@ def _unpack_header(
     """Layout, k, step code, share of zeros, scale indices."""
     number = Numbers(data)
     if number("fingerprint", 0, (1 << 32) - 1) != fingerprint(shapes, apart):
-        raise PrancImgError("the file belongs to a network of other tensors")
+        raise PrancImgError("the file belongs to a network of other tensors, or of others that are kept apart")
     seed = number("seed", 0, (1 << 64) - 1)
     kind, structure = Kind(number("kind", 0, len(Kind) - 1)), Structure(number("structure", 0, 2))
     rows = number("rows of a chunk", MIN_ROWS, MAX_PARAMETERS) if structure == Structure.CHUNKS else 0

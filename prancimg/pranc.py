@@ -11,10 +11,12 @@ Nooralinejad et al., "PRANC: Pseudo RAndom Networks for Compacting deep models" 
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Collection, Mapping
-from typing import Any
+from types import MethodType
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import torch
@@ -29,6 +31,7 @@ from prancimg.compact import (
     MAX_ENTRIES,
     MIN_ROWS,
     MODEL,
+    SORTS,
     START_FRACTION,
     STEP_FRACTION,
     STEPS,
@@ -40,6 +43,7 @@ from prancimg.compact import (
     Structure,
     rounded,
 )
+from prancimg.errors import PrancImgError
 from prancimg.layout import Kind
 
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
@@ -92,6 +96,8 @@ def expand_block(seed: int, index: int, block: pb.Block, a: Tensor) -> Tensor:
 class Pranc(nn.Module):
     """A module whose only trainable tensor is its coefficient vector ``alpha`` (k,), zero at the start.
 
+    Threads may run it at the same time, and its layers may be checkpointed: every run has a module tree of its own.
+
     θ0 is drawn from the seed, not taken from the module: He-uniform for tensors of two or more dimensions, ones
     for one-dimensional ``weight`` tensors (norm layers), zeros for the rest (biases). ``s`` is the standard
     deviation of a tensor's θ0 (0.1 for one-dimensional tensors) over the norm of a column of B. All of it follows from
@@ -106,7 +112,8 @@ class Pranc(nn.Module):
         structure: ``tensor``, a block for each tensor (tensors of at most 256 entries whole), ``dense``, one block
             over everything, as in the paper, or ``chunks``, blocks of at most ``rows`` rows within each tensor.
         rows: of a chunk, 64 or more.
-        exclude: names of parameters that stay ordinary trainable parameters; those of batch norms unless given.
+        exclude: names of parameters that stay ordinary parameters; those of :func:`apart_parameters` unless given.
+            Frozen parameters (``requires_grad`` off, while others have it on) stay as they are in any case.
         start: ``seed``, or ``zero`` for θ0 = 0.
         keep: bytes of memory that may be spent on keeping sign and popcount blocks, in the module's dtype, as long as
             the model lives; those that fit are not made again at every step.
@@ -135,7 +142,7 @@ class Pranc(nn.Module):
         keep: int = 0,
     ) -> None:
         super().__init__()
-        exclude = norm_parameters(module) if exclude is None else exclude
+        exclude = _excluded(module, exclude)
         named = dict(module.named_parameters())
         own = {name: parameter for name, parameter in named.items() if name not in exclude}
         missing = set(exclude) - named.keys()
@@ -143,6 +150,8 @@ class Pranc(nn.Module):
             raise ValueError("a module that shares a parameter between two places cannot be reparametrised")
         if missing:
             raise ValueError(f"no such parameters to exclude: {', '.join(sorted(missing))}")
+        if any(tensor.is_meta for tensor in named.values()):
+            raise ValueError("the module is on the meta device, where nothing has values: see Module.to_empty")
         for given, what, known in (
             (structure, "structure", Structure),
             (basis, "basis", Kind),
@@ -174,11 +183,23 @@ class Pranc(nn.Module):
         self._counts = [len(part) for part in where]
         self._keep(keep, like)
         self.alpha = nn.Parameter(torch.zeros(k, dtype=like.dtype, device=like.device))
-        self.prefix: int | None = None
+        self._prefix: int | None = None
+        self._apart = list(_apart(module, own))
         for name in own:
             owner, _, leaf = name.rpartition(".")
             module.get_submodule(owner)._parameters[leaf] = None
         self.module = module
+
+    @property
+    def prefix(self) -> int | None:
+        """How many coefficients count."""
+        return self._prefix
+
+    @prefix.setter
+    def prefix(self, prefix: int | None) -> None:
+        if prefix is not None and prefix not in range(1, len(self.alpha) + 1):
+            raise ValueError(f"prefix = {prefix} is not between 1 and the number of coefficients, {len(self.alpha)}")
+        self._prefix = prefix
 
     def _keep(self, budget: int, like: Tensor) -> None:
         """Keep what does not change from step to step: Hadamard's signs and orders, and blocks within the budget."""
@@ -219,22 +240,29 @@ class Pranc(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own result, with :meth:`weights` in place of its parameters."""
-        return torch.func.functional_call(self.module, self.weights(), args, kwargs)
+        return _run(self.module, self.weights(), args, kwargs)
 
     def network(self, step: float) -> Network:
-        """The model in integers: α over the nearest step there is, rounded, and the rest in 16 bits a number."""
+        """The model in integers: α over the nearest step there is, rounded, and the rest as docs/format.md says."""
         code = step_code(step)
         alpha = self.alpha.detach().double().cpu().numpy() * (2**STEP_FRACTION / step_size(code))
         if not np.isfinite(alpha).all():
             raise ValueError("the coefficients are not finite")
-        q = np.clip(np.rint(alpha), 1 - MAGNITUDE, MAGNITUDE - 1).astype(np.int64)
-        apart = {}
-        for name, tensor in _apart(self.module).items():
+        if (most := float(np.abs(np.rint(alpha)).max())) >= MAGNITUDE:
+            raise ValueError(f"a coefficient is {most:.0f} steps, more than {MAGNITUDE - 1}: take a larger step")
+        tensors = _apart(self.module)
+        if list(tensors) != self._apart:
+            raise ValueError("the module has not got the tensors that it had: parameters or buffers came or went")
+        sorts, apart = _sorts(self.module, tensors), {}
+        for name, tensor in tensors.items():
             if tensor.is_complex():
                 raise ValueError(f"{name} is complex, which a model file cannot hold")
-            array = tensor.detach().cpu()
-            apart[name] = rounded(array.float().numpy()) if array.is_floating_point() else array.long().numpy()
-        return Network(self.layout, code, q, apart)
+            array = (tensor.detach().double() if tensor.is_floating_point() else tensor).cpu().numpy()
+            with np.errstate(over="ignore"):  # refused below
+                apart[name] = rounded(array) if sorts[name].sort == "float" else array.astype(SORTS[sorts[name].sort])
+            if (np.isinf(apart[name]) & np.isfinite(array)).any():
+                raise ValueError(f"{name} has values too large for 16 bits")
+        return Network(self.layout, code, np.rint(alpha).astype(np.int64), apart)
 
     def save(self, path: str | os.PathLike[str], step: float = 1 / 16) -> None:
         """Write a model file, see :meth:`network` and docs/format.md; the file is there in full or not at all."""
@@ -253,42 +281,46 @@ class Pranc(nn.Module):
 
 
 class Compact(nn.Module):
-    """A module that makes a layer's weights when the layer runs, and drops them after it. For inference.
+    """A module that makes a weight whenever a layer reads it, and drops it after that. For inference, by any threads.
 
-    Beyond the coefficients nothing is kept: neither B nor θ0 nor the weights. (Under ``dense`` a layer's weights are
-    part of one product, which takes a vector of all parameters for a moment.) A layer is a submodule that has
-    parameters of its own and is called; where others reach into its parameters, as in ``nn.MultiheadAttention``,
-    use :meth:`materialise`.
+    Beyond the coefficients nothing is kept: neither B nor θ0 nor the weights. Under ``dense`` all weights are one
+    product: it is taken once a call, and all of them live as long as that. What reads its weights many times, as
+    ``nn.MultiheadAttention`` does, is faster after :meth:`materialise`.
+
+    It has the dtype of the module, as ``.to`` and its like set it; copies share nothing.
 
     Args:
-        module: of the architecture that the network belongs to; it is taken over.
+        module: of the architecture that the network belongs to; it is taken over. Where it is on the meta device it
+            is brought to the CPU.
         network: as read from a file.
     """
 
     coefficients: Tensor
+    like: Tensor
 
     def __init__(self, module: nn.Module, network: Network) -> None:
         super().__init__()
-        named = dict(module.named_parameters())
-        like = next(iter(named.values()))
-        self.network, self._dtype = network, like.dtype
-        coefficients = torch.from_numpy(network.coefficients.astype(np.int32)).to(like.device)
+        spanned = {name: module.get_parameter(name) for name in network.layout.shapes}
+        like = next(iter(spanned.values()))
+        device = torch.device("cpu") if like.is_meta else like.device
+        self.network = network
+        coefficients = torch.from_numpy(network.coefficients.astype(np.int32)).to(device)
         self.register_buffer("coefficients", coefficients, persistent=False)
+        self.register_buffer("like", torch.zeros(0, dtype=like.dtype, device=device), persistent=False)
+        self._trained = {name: parameter.requires_grad for name, parameter in spanned.items()}
         with torch.no_grad():
-            for name, tensor in _apart(module, network.layout.shapes).items():
-                tensor.copy_(torch.from_numpy(network.apart[name]))
-        layers: dict[str, list[str]] = {}
-        for name in network.layout.shapes:
+            for name, tensor in _apart(module, spanned).items():
+                (_real(module, name) if tensor.is_meta else tensor).copy_(torch.from_numpy(network.apart[name]))
+        leaves: dict[str, dict[str, str]] = {}
+        for name in spanned:
             owner, _, leaf = name.rpartition(".")
-            layers.setdefault(owner, []).append(name)
-            module.get_submodule(owner)._parameters[leaf] = None
-        self._hooks = []
-        for owner, names in layers.items():
+            leaves.setdefault(owner, {})[leaf] = name
+        for owner, names in leaves.items():
             layer = module.get_submodule(owner)
-            self._hooks += [
-                layer.register_forward_pre_hook(lambda layer, _, names=names: self._fill(layer, names)),
-                layer.register_forward_hook(lambda layer, *_, names=names: self._drop(layer, names), always_call=True),
-            ]
+            layer._parameters = _Made(layer._parameters, names, self)
+        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+            if tensor.is_meta:
+                raise PrancImgError(f"{name} is on the meta device, and model files do not hold it")
         self.module = module
 
     def weights(self, names: Collection[str] | None = None) -> dict[str, Tensor]:
@@ -296,27 +328,53 @@ class Compact(nn.Module):
         names = self.network.layout.shapes if names is None else names
         return self.network.weights(names, self.coefficients.double())
 
-    def _fill(self, layer: nn.Module, names: list[str]) -> None:
-        for name, weight in self.weights(names).items():
-            layer._parameters[name.rpartition(".")[2]] = weight.to(self._dtype)  # type: ignore[assignment]
-
-    def _drop(self, layer: nn.Module, names: list[str]) -> None:
-        for name in names:
-            layer._parameters[name.rpartition(".")[2]] = None
-
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's result, without gradients."""
         with torch.no_grad():
-            return self.module(*args, **kwargs)
+            if self.network.layout.recipe.structure != Structure.DENSE:
+                return self.module(*args, **kwargs)
+            weights = {name: weight.to(self.like.dtype) for name, weight in self.weights().items()}
+            return _run(self.module, weights, args, kwargs)
 
     def materialise(self) -> nn.Module:
         """The module with all its weights in place, as an ordinary module; this object is used up."""
-        for hook in self._hooks:
-            hook.remove()
         for name, weight in self.weights().items():
             owner, _, leaf = name.rpartition(".")
-            self.module.get_submodule(owner)._parameters[leaf] = nn.Parameter(weight.to(self._dtype))
+            layer = self.module.get_submodule(owner)
+            layer._parameters = layer._parameters.copy()
+            layer._parameters[leaf] = nn.Parameter(weight.to(self.like.dtype), self._trained[name])
         return self.module
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model file again, with the coefficients that were taken from it."""
+        files.write(os.fspath(path), self.network.pack())
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refused: the recipe belongs to the coefficients."""
+        raise PrancImgError("a compact model has no state of tensors: use save() and load(), or materialise() first")
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise PrancImgError("a compact model is not pickled: use save() and load(), or materialise() first")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        twin = memo[id(self)] = self.__new__(type(self))
+        twin.__dict__ = copy.deepcopy(vars(self), memo)
+        return twin
+
+
+class _Made(dict[str, Any]):
+    """A layer's parameters, of which those of a compact model are made whenever they are read."""
+
+    def __init__(self, parameters: dict[str, nn.Parameter | None], names: dict[str, str], model: Compact) -> None:
+        super().__init__(parameters | dict.fromkeys(names))
+        self.names, self.model = names, model
+
+    def __getitem__(self, leaf: str) -> Any:
+        held = super().__getitem__(leaf)
+        if held is not None or leaf not in self.names:
+            return held
+        name = self.names[leaf]
+        return self.model.weights([name])[name].to(self.model.like.dtype)
 
 
 def load(
@@ -332,8 +390,9 @@ def load(
 
     Args:
         path: of a file that :meth:`Pranc.save` wrote.
-        module: the architecture; its weights do not matter. It is taken over, on the device where it is.
-        exclude: as it was for :class:`Pranc`.
+        module: the architecture; its weights do not matter. It is taken over, on the device where it is (from the meta
+            device to the CPU).
+        exclude: as it was for :class:`Pranc`, with what was frozen there, unless that is frozen here too.
         k: use only so many coefficients.
         allow_partial: take what there is of a file that is cut short.
         max_entries: refuse a basis of more entries: a limit on the time that making all weights takes.
@@ -341,9 +400,9 @@ def load(
     Raises:
         PrancImgError: the file is damaged, or belongs to another network.
     """
-    exclude = norm_parameters(module) if exclude is None else exclude
+    exclude = _excluded(module, exclude)
     shapes = {name: tuple(p.shape) for name, p in module.named_parameters() if name not in exclude}
-    apart = {name: Apart(tuple(t.shape), t.is_floating_point()) for name, t in _apart(module, shapes).items()}
+    apart = _sorts(module, _apart(module, shapes))
     data = files.read_prc(path, MODEL.signature)
     network = Network.unpack(data, shapes, apart, allow_partial=allow_partial, max_entries=max_entries)
     return Compact(module, network if k is None else network.prefix(k)).eval()
@@ -354,7 +413,7 @@ def direct(module: nn.Module, exclude: Collection[str] | None = None) -> Pranc:
 
     The module is taken over.
     """
-    exclude = norm_parameters(module) if exclude is None else exclude
+    exclude = _excluded(module, exclude)
     weights = {name: p.detach().flatten() for name, p in module.named_parameters() if name not in exclude}
     size = sum(weight.numel() for weight in weights.values())
     model = Pranc(module, k=size, basis="identity", start="zero", exclude=exclude)
@@ -368,10 +427,28 @@ def direct(module: nn.Module, exclude: Collection[str] | None = None) -> Pranc:
     return model
 
 
-def norm_parameters(module: nn.Module) -> list[str]:
-    """The names of the parameters of batch norms."""
-    owners = {name for name, layer in module.named_modules() if isinstance(layer, _NORMS)}
-    return [name for name, _ in module.named_parameters() if name.rpartition(".")[0] in owners]
+def apart_parameters(module: nn.Module) -> set[str]:
+    """The names of the parameters that the seed's start would not suit: what :class:`Pranc` leaves alone by itself.
+
+    Those of batch norms; vectors and single numbers (all lengths but one are 1) other than weights and biases, such as
+    the scales of layers and class tokens; slopes of PReLU; and embeddings that have a row for padding.
+    """
+    names = set()
+    for owner, layer in module.named_modules():
+        special = isinstance(layer, (*_NORMS, nn.PReLU)) or getattr(layer, "padding_idx", None) is not None
+        for leaf, parameter in layer.named_parameters(recurse=False):
+            vector = parameter.numel() == max(parameter.shape, default=1)
+            if special or (vector and leaf != "weight" and "bias" not in leaf):
+                names.add(f"{owner}.{leaf}" if owner else leaf)
+    return names
+
+
+def _excluded(module: nn.Module, exclude: Collection[str] | None) -> set[str]:
+    """The parameters that stay: the given or the usual ones, and what is frozen; where all is, that says nothing."""
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    if len(frozen) == len(list(module.parameters())):
+        frozen = set()
+    return frozen | (apart_parameters(module) if exclude is None else set(exclude))
 
 
 def step_code(step: float) -> int:
@@ -383,3 +460,54 @@ def _apart(module: nn.Module, spanned: Mapping[str, Any] | Collection[str] = ())
     """The parameters that no block spans and the buffers of the module's state, in the module's order."""
     tensors = module.state_dict(keep_vars=True)
     return {name: tensor for name, tensor in tensors.items() if name not in spanned and isinstance(tensor, Tensor)}
+
+
+def _sorts(module: nn.Module, apart: Mapping[str, Tensor]) -> dict[str, Apart]:
+    """How tensors apart are stored: floats of batch norms in 16 bits, all else as it is."""
+    norms = {name for name, layer in module.named_modules() if isinstance(layer, _NORMS)}
+
+    def sort(name: str, tensor: Tensor) -> str:
+        if tensor.is_floating_point():
+            return "float" if name.rpartition(".")[0] in norms else "exact"
+        return "bool" if tensor.dtype == torch.bool else "int"
+
+    return {name: Apart(tuple(tensor.shape), sort(name, tensor)) for name, tensor in apart.items()}
+
+
+def _real(module: nn.Module, name: str) -> Tensor:
+    """A tensor of the module on the CPU, without values, in the place of its own on the meta device."""
+    owner, _, leaf = name.rpartition(".")
+    layer = module.get_submodule(owner)
+    held: dict[str, Any] = layer._parameters if leaf in layer._parameters else layer._buffers
+    real = torch.empty_like(held[leaf], device="cpu")
+    held[leaf] = nn.Parameter(real, held[leaf].requires_grad) if held is layer._parameters else real
+    return real
+
+
+def _run(module: nn.Module, weights: Mapping[str, Tensor], args: Any, kwargs: Any) -> Any:
+    """The module's result with weights in place of its parameters.
+
+    They are put into copies of all layers, which share everything else: the module itself is never changed under
+    another thread, and what runs again later, as a checkpoint does, finds them. What the run assigns to attributes of
+    its layers comes back to the module.
+    """
+    twins = {id(layer): (layer, layer.__new__(type(layer))) for layer in module.modules()}
+    for layer, twin in twins.values():
+        twin.__dict__ = {
+            key: MethodType(value.__func__, twins[id(value.__self__)][1])
+            if isinstance(value, MethodType) and id(value.__self__) in twins
+            else value
+            for key, value in vars(layer).items()
+        }
+        twin._parameters = layer._parameters.copy()
+        twin._modules = {
+            name: twins[id(child)][1] if child is not None else None for name, child in layer._modules.items()
+        }
+    for name, weight in weights.items():
+        owner, _, leaf = name.rpartition(".")
+        twins[id(module.get_submodule(owner))][1]._parameters[leaf] = weight  # type: ignore[assignment]
+    before = [(layer, twin, dict(vars(twin))) for layer, twin in twins.values()]
+    result = twins[id(module)][1](*args, **kwargs)
+    for layer, twin, held in before:
+        vars(layer).update({key: value for key, value in vars(twin).items() if held.get(key) is not value})
+    return result

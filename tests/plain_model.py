@@ -107,18 +107,27 @@ def decode(data, spanned, apart):
 
     at, payload = 0, segments[2]
     for name, (sort, shape) in apart.items():
-        tensors[name] = []
-        for _ in range(math.prod(shape)):
-            size = 2 if sort == "float" else 8
-            part = payload[at : at + size]
-            if len(part) < size:
-                raise Bad("too little apart")
-            tensors[name].append(
-                struct.unpack("<f", b"\0\0" + part)[0]
-                if sort == "float"
-                else int.from_bytes(part, "little", signed=True)
-            )
-            at += size
+        count, size = math.prod(shape), {"float": 2, "int": 8}.get(sort, 0)
+        if sort == "exact":
+            size, at = payload[at] if at < len(payload) else 0, at + 1
+            if size not in (2, 4, 8):
+                raise Bad("no such width")
+        length = size * count or -(-count // 8)
+        part = payload[at : at + length]
+        if len(part) < length:
+            raise Bad("too little apart")
+        cells = [part[i : i + size] for i in range(0, length, size or length or 1)]
+        if sort == "int":
+            tensors[name] = [int.from_bytes(cell, "little", signed=True) for cell in cells]
+        elif sort == "bool":
+            bits = int.from_bytes(part, "little")
+            if bits >> count:
+                raise Bad("bits that mean nothing")
+            tensors[name] = [bool(bits >> i & 1) for i in range(count)]
+        else:
+            code = "<d" if size == 8 else "<f"
+            tensors[name] = [struct.unpack(code, (b"\0\0" if size == 2 else b"") + cell)[0] for cell in cells]
+        at += length
     if at != len(payload):
         raise Bad("too much apart")
     return alpha, tensors

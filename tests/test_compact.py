@@ -166,6 +166,53 @@ def test_floats_apart_are_rounded_to_the_nearest_of_16_bits(x):
     assert found == expected or (math.isnan(found) and math.isnan(expected))
 
 
+SEVERAL = {
+    "16 bits": np.array([1.5, -2], np.float32),
+    "no more": np.array([1.5, -0.0, np.inf]),
+    "float32": np.array([1 / 3], np.float32).astype(np.float64),
+    "float64": np.array([[1e300, 1 / 3]]),
+    "none": np.zeros(0),
+    "n": np.array(-7),
+    "mask": np.arange(11) % 3 == 0,
+    "truth": np.array(True),
+}
+KINDS = {"16 bits": "float", "n": "int", "mask": "bool", "truth": "bool"}
+
+
+def several() -> tuple[Network, dict[str, compact.Apart]]:
+    made = network(RECIPES["model-tensor"], 60)
+    sorts = {name: compact.Apart(array.shape, KINDS.get(name, "exact")) for name, array in SEVERAL.items()}
+    return replace(made, apart=SEVERAL), sorts
+
+
+def test_tensors_apart_take_the_bytes_that_they_need():
+    made, sorts = several()
+    assert len(made.pack_apart()) == 2 * 2 + (1 + 3 * 2) + (1 + 4) + (1 + 2 * 8) + 1 + 8 + 2 + 1
+    found = Network.unpack(made.pack(), SHAPES, sorts).apart
+    plain = plain_model.decode(made.pack(), SHAPES, {name: (a.sort, a.shape) for name, a in sorts.items()})[1]
+    for name, array in SEVERAL.items():
+        assert (
+            found[name].dtype == array.dtype
+            and found[name].tobytes() == array.tobytes()
+            and found[name].shape == array.shape
+        )
+        assert plain[name] == array.ravel().tolist()
+
+
+@pytest.mark.parametrize(("at", "value"), [(4, 0), (4, 3), (4, 4), (16, 2), (43, 0xFF)])
+def test_changed_widths_and_left_over_bits_are_refused(at, value):
+    made, sorts = several()
+    apart = bytearray(made.pack_apart())
+    apart[at] = value
+    segments = bitstream.read(made.pack(), MODEL) | {ModelSegment.APART: bytes(apart)}
+    with pytest.raises(PrancImgError, match="apart"):
+        Network.unpack(bitstream.write(segments.items(), MODEL), SHAPES, sorts)
+    with pytest.raises(Bad):
+        plain_model.decode(
+            bitstream.write(segments.items(), MODEL), SHAPES, {name: (a.sort, a.shape) for name, a in sorts.items()}
+        )
+
+
 # What is refused
 
 

@@ -18,7 +18,7 @@ from prancimg.layout import Kind
 FOLDER = Path(__file__).parents[1] / "tests" / "golden"
 SHAPES = {"0.weight": (6, 3, 3, 3), "0.bias": (6,), "3.weight": (40, 54), "norm.weight": (300,), "scalar": ()}
 APART = {"1.running_var": ("float", (6,)), "1.num_batches_tracked": ("int", ()), "1.empty": ("float", (0,))}
-SORTS = {name: Apart(shape, sort == "float") for name, (sort, shape) in APART.items()}
+SORTS = {name: Apart(shape, sort) for name, (sort, shape) in APART.items()}
 RECIPES = {
     "model-dense": Recipe(1, Kind.SIGN, Structure.DENSE),
     "model-tensor": Recipe(2**64 - 1, Kind.HADAMARD, Structure.TENSOR),
