@@ -68,6 +68,30 @@ def test_pictures_are_decoded_once(folder, tmp_path, monkeypatch):
     assert np.array_equal(load(folder, 32, tmp_path).train, before.train)
 
 
+def test_pictures_that_change_are_decoded_again(folder, tmp_path):
+    mine = tree(tmp_path / "mine")
+    before = load(mine, 32, tmp_path / "cache")
+    name = mine / "train" / "dark" / "images" / "3.png"
+    name.write_bytes((mine / "train" / "bright" / "images" / "3.png").read_bytes())  # no folder's time changes
+    after = load(mine, 32, tmp_path / "cache")
+    assert not np.array_equal(after.train, before.train) and after.digest() != before.digest()
+    assert before.digest() == load(folder, 32, tmp_path / "cache").digest(), "whatever it is called"
+    assert before.some(10).digest() != before.digest() != load(mine, 16, tmp_path / "cache").digest()
+
+
+@pytest.mark.parametrize("garbage", [b"", b"no arrays", b"PK\x03\x04 cut short"])
+def test_a_cache_that_cannot_be_read_is_made_again(folder, tmp_path, garbage):
+    before = load(folder, 32, tmp_path)
+    (cache,) = tmp_path.glob("pictures-*.npz")
+    for damaged in (
+        garbage,
+        cache.read_bytes()[:-1000],
+        cache.read_bytes().replace(before.train[3].tobytes(), bytes(3072)),
+    ):
+        cache.write_bytes(damaged)
+        assert np.array_equal(load(folder, 32, tmp_path).train, before.train)
+
+
 def test_some_of_the_pictures_are_of_all_classes(folder, tmp_path):
     data = load(folder, 32, tmp_path)
     some = data.some(10)
@@ -157,6 +181,13 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(pictures, tmp_pa
         train.train(model(), pictures, Plan(4, 16, 0.01), tmp_path / "twice.pt", "")
 
 
+@pytest.mark.parametrize("garbage", [b"", b"no checkpoint", b"PK\x03\x04 cut short"])
+def test_a_checkpoint_that_is_none_is_one_line(pictures, tmp_path, garbage):
+    (tmp_path / "model.pt").write_bytes(garbage)
+    with pytest.raises(PrancImgError, match=r"model\.pt: not a checkpoint"):
+        train.train(NETWORKS["lenet"](2, width=0.2), pictures, Plan(1, 16, 0.01), tmp_path / "model.pt", "")
+
+
 def test_pruning_leaves_as_many_weights_as_asked():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 10))
@@ -199,14 +230,8 @@ def test_all_methods_are_trained_written_read_and_tested(results):
     records = {r["method"]: r for r in json.loads((results[0] / "results.json").read_text())}
     assert set(records) == {"full", "pranc", "small", "pruned"}
     for method, record in records.items():
-        kept = (
-            results[0]
-            / "models"
-            / {"full": "lenet-full", "pranc": "lenet-pranc-400-hadamard-tensor-nested"}.get(
-                method, f"lenet-{method}-400"
-            )
-        )
-        assert kept.with_suffix(".prn").stat().st_size == record["bytes"]
+        (kept,) = results[0].glob(f"lenet-*/{method}*.prn")
+        assert kept.stat().st_size == record["bytes"]
         assert 0 <= record["accuracy"] <= 1 and record["bytes_entropy"] < record["bytes"]
     assert records["full"]["accuracy"] > 0.9, "dark and bright pictures are told apart"
     assert max(records["small"]["bytes"], records["pruned"]["bytes"]) <= records["pranc"]["bytes"]
@@ -217,7 +242,63 @@ def test_all_methods_are_trained_written_read_and_tested(results):
 def test_finished_results_are_not_made_again(results, monkeypatch, capfd):
     monkeypatch.setattr(command, "train", lambda *_: pytest.fail("trained again"))
     assert command.main(results[1]) == 0
-    assert capfd.readouterr() == ("", "")  # and no progress where there is no terminal
+    said = capfd.readouterr()
+    assert said.out == f"nothing to train: all of this is in {results[0] / 'results.json'}\n"
+    assert not said.err, "no progress where there is no terminal"
+
+
+class Trained(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("options", "trained"),
+    [
+        (["--rate", "0.002"], "full"),
+        (["--batch", "10"], "full"),
+        (["--side", "33"], "full"),
+        (["--seed", "1"], "full"),
+        (["--epochs", "1"], "full"),
+        (["--pictures", "30"], "full"),
+        (["--prune-epochs", "1"], "pruned-400-"),
+        (["--basis", "sign"], "pranc-400-sign-tensor-nested"),
+    ],
+)
+def test_other_options_are_other_results(results, options, trained, monkeypatch):
+    """Not even a checkpoint is taken from them."""
+
+    def train(model, pictures, plan, checkpoint, label, prepare):
+        assert label.startswith(trained) and not checkpoint.exists()
+        raise Trained
+
+    if trained == "pruned-400-":  # starts from the full network, which is there
+        monkeypatch.setattr(command.Bench, "full", lambda self: self.fresh())
+    monkeypatch.setattr(command, "train", train)
+    with pytest.raises(Trained):
+        command.main([*results[1], *options])
+
+
+def test_other_pictures_are_other_results(results, tmp_path, monkeypatch, folder):
+    """Under the same name, too; and a zip file of the same pictures is the same."""
+    other, zipped = tree(tmp_path / folder.name, per=22), tmp_path / "pictures.zip"
+    with zipfile.ZipFile(zipped, "w") as archive:
+        for file in sorted(folder.rglob("*.png")):
+            archive.write(file, file.relative_to(folder).as_posix())
+
+    def train(*_):
+        raise Trained
+
+    monkeypatch.setattr(command, "train", train)
+    assert command.main([*results[1], "--data", str(zipped)]) == 0
+    with pytest.raises(Trained):
+        command.main([*results[1], "--data", str(other)])
+
+
+def test_narrow_and_pruned_networks_belong_to_a_budget(results):
+    """Another basis takes other bytes."""
+    records = {r["method"]: r for r in json.loads((results[0] / "results.json").read_text())}
+    assert records["small"]["budget"] == records["pruned"]["budget"] == records["pranc"]["bytes"]
+    assert records["full"]["budget"] == 0
 
 
 def test_the_report_has_a_row_for_every_record(results):
@@ -226,6 +307,40 @@ def test_the_report_has_a_row_for_every_record(results):
     assert len(lines) == 2 + len(records)
     assert lines[2].startswith("| all weights |")
     assert report.plot(records, "title").startswith(b"<?xml")
+
+
+def test_a_report_is_printed_and_written_and_goes_where_the_page_has_its_mark(results, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(command, "DOCS", tmp_path)
+    page = tmp_path / "deep.md"
+    page.write_text("nothing")
+    assert command.main([*results[1], "--report"]) == 0
+    table = report.table(json.loads((results[0] / "results.json").read_text()))
+    assert table in capfd.readouterr().out and page.read_text() == "nothing" and len(list(tmp_path.iterdir())) == 1
+    (folder,) = (path.parent for path in results[0].glob("*/table.md"))
+    assert (folder / "table.md").read_text() == table + "\n" and (folder / "plot.svg").read_bytes()[:5] == b"<?xml"
+    title, _, settings = folder.name.rpartition("-")
+    text = f"before\n<!-- {title} {{}} -->\nold\n<!-- end of {title} -->\nafter"
+    for mark, after in (
+        ("ffffffffffff", text.format("ffffffffffff")),
+        (settings, text.format(settings).replace("\nold\n", f"\n\n{table}\n\n")),
+    ):
+        page.write_text(text.format(mark))
+        assert command.main([*results[1], "--report"]) == 0
+        assert page.read_text() == after
+    assert (tmp_path / f"{title}.svg").read_bytes() == (folder / "plot.svg").read_bytes()
+
+
+def test_kept_results_are_complete():
+    """Those in the repository; a result without an option would never be found."""
+    records = json.loads((command.HERE / "results.json").read_text())
+    assert all(set(command.KEY) <= set(record) for record in records)
+    assert len({tuple(record[name] for name in command.KEY) for record in records}) == len(records)
+
+
+def test_results_that_do_not_say_how_they_were_made_are_refused(results, tmp_path, capfd):
+    (tmp_path / "results.json").write_text('[{"model": "lenet"}]')
+    assert command.main([*results[1], "--results", str(tmp_path / "results.json")]) == 1
+    assert capfd.readouterr().err.count("\n") == 1
 
 
 def test_bad_requests_are_one_line(tmp_path, capfd):

@@ -10,12 +10,15 @@ small    the same architecture with fewer channels, all weights, in a file of at
 pruned   the full network with its smallest weights taken away while it is trained further, likewise
 
 All files have the same format and the same entropy coder. Trainings go on from their checkpoints in --out; what is in
-the results is not done again. Results go to benchmarks/cifar10/results.json; --report writes table and plot to docs/.
+the results, made from the same pictures with the same options, is not done again. Results go to
+benchmarks/cifar10/results.json; --report prints their table and writes it, and a plot, to --out, and into docs/deep.md
+where that has a place for them.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import resource
@@ -48,7 +51,10 @@ from prancimg.pranc import Pranc, direct
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
 METHODS = ("full", "pranc", "small", "pruned")
-KEY = ("model", "method", "k", "basis", "structure", "rows", "nested", "epochs", "pictures", "seed", "data")
+SHARED = ("model", "epochs", "batch", "rate", "side", "pictures", "seed", "digest")
+"""What all results of a run have in common: its options, and the digest of its pictures."""
+KEY = ("model", "method", "k", "basis", "structure", "rows", "nested", "budget", "prune_epochs", *SHARED[1:])
+"""All that a result depends on."""
 NESTED_CUTS = (0.25, 0.5, 0.75)
 
 Record = dict[str, Any]
@@ -60,24 +66,33 @@ class Bench:
     def __init__(self, options: argparse.Namespace, pictures: Pictures) -> None:
         self.options, self.pictures = options, pictures
         self.records: list[Record] = json.loads(options.results.read_text()) if options.results.exists() else []
+        if any(set(KEY) - record.keys() for record in self.records):
+            raise PrancImgError(f"{options.results}: results that do not say how they were made; move them away")
         self.device = pictures.train.device
+        own = {"pictures": len(pictures.train), "digest": pictures.digest}
+        self.shared: Record = {name: own[name] if name in own else getattr(options, name) for name in SHARED}
+        self.title = f"{options.model}-{options.data.stem}-{options.epochs}"
+        self.settings = hashlib.sha256(json.dumps(self.shared).encode()).hexdigest()[:12]
+        self.folder: Path = options.out / f"{self.title}-{self.settings}"
+        self.made = 0
 
     def fresh(self, width: float = 1) -> nn.Module:
         """A new network from the seed."""
         torch.manual_seed(self.options.seed)
         return NETWORKS[self.options.model](self.pictures.classes, self.pictures.side, width).to(self.device)
 
-    def record(self, method: str, k: int, make: Callable[[], Record]) -> Record:
+    def record(self, method: str, k: int, make: Callable[[], Record], budget: int = 0) -> Record:
         """A finished record, made if there is none yet, kept."""
         o, spanned = self.options, method == "pranc"
-        key: Record = {"model": o.model, "method": method, "k": k, "epochs": o.epochs, "seed": o.seed}
-        key |= {"pictures": len(self.pictures.train)}
+        key: Record = self.shared | {"method": method, "k": k, "data": o.data.stem, "budget": budget}
         key |= {"basis": o.basis if spanned else "", "structure": o.structure if spanned else ""}
-        key |= {"rows": o.rows if spanned else 0, "nested": o.nested and spanned, "data": o.data.stem}
+        key |= {"rows": o.rows if spanned else 0, "nested": o.nested and spanned}
+        key |= {"prune_epochs": o.prune_epochs if method == "pruned" else 0}
         for record in self.records:
             if all(record[name] == key[name] for name in KEY):
                 return record
         record = key | make()
+        self.made += 1
         self.records.append(record)
         self.records.sort(key=lambda r: tuple(r[name] for name in KEY))
         files.write(os.fspath(o.results), (json.dumps(self.records, indent=1) + "\n").encode())
@@ -86,9 +101,7 @@ class Bench:
 
     def trained(self, model: nn.Module, plan: Plan, name: str, prepare: Callable[[float], None] | None = None) -> float:
         """Train, or go on training; milliseconds a step."""
-        o = self.options
-        folder = o.out / f"{o.model}-{o.data.stem}-{o.epochs}-{len(self.pictures.train)}"
-        return train(model, self.pictures, plan, folder / f"{name}-{plan.seed}.pt", name, prepare)
+        return train(model, self.pictures, plan, self.folder / f"{name}.pt", name, prepare)
 
     def plan(self, rate: float = 1.0, epochs: int | None = None, nested: bool = False) -> Plan:
         """The options' plan."""
@@ -103,16 +116,14 @@ class Bench:
 
     def measure(self, model: Pranc, step: float, fresh: Callable[[], nn.Module], name: str) -> Record:
         """Size and accuracy of a model's file."""
-        keep = self.options.out / "models" / f"{name}.prn"
-        keep.parent.mkdir(parents=True, exist_ok=True)
+        keep = self.folder / f"{name}.prn"
         module, size = decoded(model, step, fresh, keep=keep)
         network = model.network(step)
-        apart = sum(array.size * (2 if array.dtype.kind == "f" else 8) for array in network.apart.values())
         entropy = entropy_bytes(network.coefficients, network.layout.groups(len(network.coefficients)))
         return {
             "numbers": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "bytes": size,
-            "bytes_apart": apart,
+            "bytes_apart": len(network.pack_apart()),
             "bytes_entropy": round(entropy, 1),
             "step": step,
             "accuracy": self.pictures.accuracy(module),
@@ -125,9 +136,7 @@ class Bench:
         model = self.full()
         numbers = sum(p.numel() for p in model.parameters())
         whole = direct(model)
-        made = self.measure(
-            whole, step_by_loss(whole, self.fresh, self.pictures), self.fresh, f"{self.options.model}-full"
-        )
+        made = self.measure(whole, step_by_loss(whole, self.fresh, self.pictures), self.fresh, "full")
         return made | {"numbers": numbers}
 
     def run_pranc(self, k: int) -> Record:
@@ -139,7 +148,7 @@ class Bench:
         name = f"pranc-{k}-{o.basis}-{o.structure}{o.rows or ''}{'-nested' if o.nested else ''}"
         milliseconds = self.trained(model, self.plan(nested=o.nested), name)
         step = step_by_loss(model, self.fresh, self.pictures)
-        made = self.measure(model, step, self.fresh, f"{o.model}-{name}")
+        made = self.measure(model, step, self.fresh, name)
         cuts = {}
         for share in NESTED_CUTS if o.nested else ():
             module, size = decoded(model, step, self.fresh, k=round(share * k))
@@ -150,12 +159,12 @@ class Bench:
         """A narrower network of as many bytes, five bits a weight."""
         o = self.options
         model, width = narrow(o.model, 8 * budget // 5, self.pictures.classes, self.pictures.side)
-        model = self.fresh(width)
-        self.trained(model, self.plan(), f"small-{k}")
+        model, name = self.fresh(width), f"small-{k}-{budget}"
+        self.trained(model, self.plan(), name)
         numbers = sum(p.numel() for p in model.parameters())
         whole = direct(model)
         step = step_by_size(whole, budget)
-        made = self.measure(whole, step, lambda: self.fresh(width), f"{o.model}-small-{k}")
+        made = self.measure(whole, step, lambda: self.fresh(width), name)
         return made | {"numbers": numbers, "width": round(width, 4)}
 
     def run_pruned(self, k: int, budget: int) -> Record:
@@ -164,11 +173,12 @@ class Bench:
         spare = sum(t.numel() * 2 for t in model.state_dict().values() if t.dim() == 1)  # biases and norms
         weights = sum(p.numel() for p in model.parameters() if p.dim() > 1)
         keep = entries_kept(weights, max(100, budget - spare))
-        self.trained(model, self.plan(0.5, o.prune_epochs), f"pruned-{k}", prune(model, keep))
+        name = f"pruned-{k}-{budget}-{o.prune_epochs}"
+        self.trained(model, self.plan(0.5, o.prune_epochs), name, prune(model, keep))
         whole = direct(model)
         step = step_by_size(whole, budget)
-        made = self.measure(whole, step, self.fresh, f"{o.model}-pruned-{k}")
-        return made | {"numbers": keep, "prune_epochs": o.prune_epochs}
+        made = self.measure(whole, step, self.fresh, name)
+        return made | {"numbers": keep}
 
     def peak(self) -> float:
         """Greatest memory so far, MiB: of the GPU, or of the process."""
@@ -187,24 +197,29 @@ class Bench:
             for method, run in (("small", self.run_small), ("pruned", self.run_pruned)):
                 if method in methods:
                     budget = self.record("pranc", k, lambda k=k: self.run_pranc(k))["bytes"]
-                    self.record(method, k, lambda k=k, run=run, budget=budget: run(k, budget))
+                    self.record(method, k, lambda k=k, run=run, budget=budget: run(k, budget), budget)
+        if not self.made:
+            print(f"nothing to train: all of this is in {self.options.results}")
 
     def write_report(self) -> None:
-        """Table and plot of this model, trained for so many epochs."""
-        o = self.options
-        wanted = {"model": o.model, "data": o.data.stem, "epochs": o.epochs, "pictures": len(self.pictures.train)}
-        records = [r for r in self.records if wanted.items() <= r.items()]
-        name = f"{o.model}-{o.data.stem}-{o.epochs}"
-        page, mark, end = DOCS / "deep.md", f"<!-- {name} -->", f"<!-- end of {name} -->"
+        """Table and plot of the results with this run's options: printed, in --out, and in docs/ if it has a place."""
+        records = [r for r in self.records if self.shared.items() <= r.items()]
+        table, usual = report.table(records), ("", "hadamard tensor")
+        shown = [r for r in records if not r["nested"] and f"{r['basis']} {r['structure']}".strip() in usual]
+        plot = report.plot(shown, self.title) if len({r["method"] for r in shown}) > 1 else b""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files.write(os.fspath(self.folder / "table.md"), f"{table}\n".encode())
+        if plot:
+            files.write(os.fspath(self.folder / "plot.svg"), plot)
+        print(f"{table}\n\nwritten to {self.folder}")
+        page, mark, end = DOCS / "deep.md", f"<!-- {self.title} {self.settings} -->", f"<!-- end of {self.title} -->"
         before, begin, rest = page.read_text().partition(mark)
         _, stop, after = rest.partition(end)
-        if not begin or not stop:
-            raise PrancImgError(f"{page} has no place for {name}: no {mark} and {end}")
-        files.write(os.fspath(page), f"{before}{begin}\n\n{report.table(records)}\n\n{stop}{after}".encode())
-        usual = ("", "hadamard tensor")
-        shown = [r for r in records if not r["nested"] and f"{r['basis']} {r['structure']}".strip() in usual]
-        if len({r["method"] for r in shown}) > 1:
-            files.write(os.fspath(DOCS / f"{name}.svg"), report.plot(shown, name))
+        if begin and stop:
+            files.write(os.fspath(page), f"{before}{begin}\n\n{table}\n\n{stop}{after}".encode())
+            if plot:
+                files.write(os.fspath(DOCS / f"{self.title}.svg"), plot)
+            print(f"and to {page}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -229,7 +244,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, …")
     parser.add_argument("--out", type=Path, default=Path("build/cifar10"), help="pictures, checkpoints and models")
     parser.add_argument("--results", type=Path, default=HERE / "results.json")
-    parser.add_argument("--report", action="store_true", help="write table and plot to docs/")
+    parser.add_argument("--report", action="store_true", help="print the table; write it and a plot")
     options = parser.parse_args(arguments)
     try:
         device = options.device

@@ -12,6 +12,7 @@ import io
 import os
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,14 @@ class Dataset:
     test_labels: np.ndarray
     classes: tuple[str, ...]
 
+    def digest(self) -> str:
+        """Of all pictures and labels: what a training depends on, whatever the file is called and how it is packed."""
+        whole = hashlib.sha256()
+        for array in (self.train, self.train_labels, self.test, self.test_labels):
+            whole.update(f"{array.shape} {array.dtype.str}".encode())
+            whole.update(np.ascontiguousarray(array).data)
+        return whole.hexdigest()[:16]
+
     def some(self, count: int) -> Dataset:
         """The same with ``count`` of the training pictures, evenly from all classes; all, if there are fewer."""
         chosen = np.linspace(0, len(self.train), min(count, len(self.train)), endpoint=False).astype(np.int64)
@@ -45,41 +54,53 @@ class Dataset:
 
 def load(source: Path, side: int, cache: Path) -> Dataset:
     """The pictures of a zip file or a folder, resized to ``side`` where they are not; decoded into ``cache`` once."""
-    names, opened = _listing(source)
+    listing, opened = _listing(source)
+    names = list(listing)
     parts = {name: _split(name) for name in names}
     classes = tuple(sorted({label for split, label in parts.values() if split == "train"}))
     if not classes or {label for _, label in parts.values()} != set(classes):
         raise PrancImgError(f"{source}: not train/CLASS/… and test/CLASS/… of the same classes")
     if not {split for split, _ in parts.values()} & set(TEST):
         raise PrancImgError(f"{source}: there is nothing to test on: no test/CLASS/… and no val/CLASS/…")
-    stamp = f"{source.resolve()} {source.stat().st_mtime_ns} {side} {len(names)}"
+    stamp = f"{source.resolve()} {side} {listing}"
     path = cache / f"pictures-{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.npz"
-    if not path.exists():
-        buffer = io.BytesIO()
-        np.savez(buffer, **_decode(names, parts, classes, opened, side))
+    arrays = _cached(path)
+    if not arrays:
+        arrays, buffer = _decode(names, parts, classes, opened, side), io.BytesIO()
+        np.savez(buffer, **arrays)
         cache.mkdir(parents=True, exist_ok=True)
         files.write(os.fspath(path), buffer.getvalue())
-    with np.load(path, allow_pickle=False) as arrays:
-        return Dataset(*(arrays[name] for name in ("train", "train_labels", "test", "test_labels")), classes)
+    return Dataset(**arrays, classes=classes)
 
 
-def _listing(source: Path) -> tuple[list[str], Callable[[str], bytes]]:
+def _cached(path: Path) -> dict[str, np.ndarray]:
+    """What was decoded before; nothing if it is not there, or cannot be read."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in ("train", "train_labels", "test", "test_labels")}
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
+        return {}
+
+
+def _listing(source: Path) -> tuple[dict[str, str], Callable[[str], bytes]]:
+    """The pictures by name, with what changes when their contents do; and how to read one."""
     if source.is_dir():
-        names = [path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()]
-        return _pictures(names), lambda name: (source / name).read_bytes()
+        found = {path.relative_to(source).as_posix(): path.stat() for path in source.rglob("*") if path.is_file()}
+        stats = {name: f"{stat.st_size} {stat.st_mtime_ns}" for name, stat in found.items()}
+        return _pictures(stats), lambda name: (source / name).read_bytes()
     if not source.is_file():
         raise PrancImgError(f"{source}: no such file or folder")
     try:
         archive = zipfile.ZipFile(source)
     except zipfile.BadZipFile as error:
         raise PrancImgError(f"{source}: neither a folder nor a zip file") from error
-    return _pictures(archive.namelist()), archive.read
+    return _pictures({one.filename: f"{one.file_size} {one.CRC}" for one in archive.infolist()}), archive.read
 
 
-def _pictures(names: list[str]) -> list[str]:
+def _pictures(listing: dict[str, str]) -> dict[str, str]:
     wanted = ("train", *TEST)
-    found = [name for name in names if name.lower().endswith(SUFFIXES) and name.count("/") >= 2]
-    return sorted(name for name in found if name.partition("/")[0] in wanted)
+    found = [name for name in listing if name.lower().endswith(SUFFIXES) and name.count("/") >= 2]
+    return {name: listing[name] for name in sorted(found) if name.partition("/")[0] in wanted}
 
 
 def _split(name: str) -> tuple[str, str]:

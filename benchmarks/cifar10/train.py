@@ -21,6 +21,7 @@ from tqdm import tqdm
 from benchmarks.cifar10.data import Dataset
 from prancimg import files
 from prancimg.bitstream import step_size
+from prancimg.coder import MAGNITUDE
 from prancimg.compact import STEP_FRACTION, STEPS
 from prancimg.errors import PrancImgError
 from prancimg.pranc import Pranc, load
@@ -50,7 +51,7 @@ class Pictures:
         self.train_labels, self.test_labels = (
             torch.from_numpy(x).to(device) for x in (data.train_labels, data.test_labels)
         )
-        self.classes, self.side = len(data.classes), data.train.shape[-1]
+        self.classes, self.side, self.digest = len(data.classes), data.train.shape[-1], data.digest()
         some = self.train[:: max(1, len(self.train) // 5000)].float()
         self._mean, self._spread = some.mean((0, 2, 3), keepdim=True), some.std((0, 2, 3), keepdim=True)
 
@@ -115,8 +116,12 @@ def train(
     optimizer = torch.optim.Adam([g for g in groups(model, plan.rate) if g["params"]], lr=0.0)
     first, milliseconds = 0, math.nan
     if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=pictures.train.device, weights_only=True)
-        if state["plan"] != asdict(plan):
+        try:
+            state = torch.load(checkpoint, map_location=pictures.train.device, weights_only=True)
+            same = state["plan"] == asdict(plan)
+        except Exception as error:  # whatever torch says about bytes that are none of its own
+            raise PrancImgError(f"{checkpoint}: not a checkpoint; move it away to begin anew") from error
+        if not same:
             raise PrancImgError(f"{checkpoint}: of a training with other settings; move it away to begin anew")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -199,7 +204,8 @@ def step_by_loss(model: Pranc, fresh: Callable[[], nn.Module], pictures: Picture
 def step_by_size(model: Pranc, budget: int) -> float:
     """The finest step whose file has at most ``budget`` bytes, or the coarsest there is."""
     steps = [step_size(code) / 2**STEP_FRACTION for code in range(STEPS)]
-    low, high = 0, STEPS - 1
+    finest = float(model.alpha.detach().abs().max()) / MAGNITUDE
+    low, high = next((i for i, step in enumerate(steps) if step > 1.01 * finest), STEPS - 1), STEPS - 1
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if len(model.network(steps[middle]).pack()) <= budget else (middle + 1, high)
