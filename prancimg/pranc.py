@@ -4,7 +4,7 @@
     optimizer = torch.optim.Adam(model.parameters())     # one tensor of 100 numbers
     loss = model(x).square().mean(); loss.backward()     # B is made again, chunk by chunk, and dropped
     model.save("model.prn")                              # integers, a seed and checksums: no weights
-    model = load("model.prn", torch.nn.Linear(784, 10))  # makes a layer's weights when the layer runs
+    model = load("model.prn", torch.nn.Linear(784, 10))  # makes a weight when a layer reads it
 
 Nooralinejad et al., "PRANC: Pseudo RAndom Networks for Compacting deep models" (ICCV 2023).
 """
@@ -430,8 +430,8 @@ def direct(module: nn.Module, exclude: Collection[str] | None = None) -> Pranc:
 def apart_parameters(module: nn.Module) -> set[str]:
     """The names of the parameters that the seed's start would not suit: what :class:`Pranc` leaves alone by itself.
 
-    Those of batch norms; vectors and single numbers (all lengths but one are 1) other than weights and biases, such as
-    the scales of layers and class tokens; slopes of PReLU; and embeddings that have a row for padding.
+    Those of batch norms; vectors and single numbers (at most one length is not 1) other than weights and biases, such
+    as the scales of layers and class tokens; slopes of PReLU; and embeddings that have a row for padding.
     """
     names = set()
     for owner, layer in module.named_modules():
@@ -497,7 +497,7 @@ def _run(module: nn.Module, weights: Mapping[str, Tensor], args: Any, kwargs: An
             key: MethodType(value.__func__, twins[id(value.__self__)][1])
             if isinstance(value, MethodType) and id(value.__self__) in twins
             else value
-            for key, value in vars(layer).items()
+            for key, value in dict(vars(layer)).items()  # of one moment
         }
         twin._parameters = layer._parameters.copy()
         twin._modules = {

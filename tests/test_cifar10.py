@@ -16,6 +16,7 @@ from benchmarks.cifar10.data import load
 from benchmarks.cifar10.networks import NETWORKS, narrow
 from benchmarks.cifar10.train import Pictures, Plan, entries_kept, entropy_bytes, prune, step_by_size
 from prancimg import PrancImgError
+from prancimg.coder import MAGNITUDE
 from prancimg.pranc import Pranc, direct
 
 CPU = torch.device("cpu")
@@ -206,6 +207,10 @@ def test_files_of_a_budget(pictures):
     sizes = {step: len(model.network(step).pack()) for step in (step_by_size(model, n) for n in (900, 1500, 2500))}
     assert list(sizes) == sorted(sizes, reverse=True) and len(sizes) == 3
     assert all(0.9 * budget < size <= budget for budget, size in zip((900, 1500, 2500), sizes.values(), strict=True))
+    with torch.no_grad():
+        model.alpha[7] = 1000
+    finest = step_by_size(model, 10**6)
+    assert abs(model.network(finest).coefficients[7]) > 0.8 * MAGNITUDE, "the finest step that holds them all"
     assert entries_kept(60_000, 700) < entries_kept(60_000, 7000) < 60_000
 
 
