@@ -24,6 +24,13 @@ def test_pieces_measured_before_stay(tmp_path, monkeypatch):
     assert [row["ratio"] for row in rows if "(reference)" in row["what"]] == [1] and len(rows) == 4
 
 
+def test_training_is_measured_with_and_without_a_stored_basis(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "training", lambda k, train=speed.training: train(k, 4))
+    run(monkeypatch, "training", "--coefficients", "20", "--out", str(tmp_path / "speed.json"))
+    rows = json.loads((tmp_path / "speed.json").read_text())["training"]["rows"]
+    assert [row["ratio"] for row in rows if "(reference)" in row["what"]] == [1] and len(rows) == 7
+
+
 def test_a_table_needs_its_reference():
     rows = [{"what": "a", "seconds": 3.0}, {"what": "b (reference)", "seconds": 2.0}]
     assert [row["ratio"] for row in speed.ratios(rows)] == [1.5, 1]

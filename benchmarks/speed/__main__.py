@@ -5,11 +5,13 @@
     python -m benchmarks.speed encode --efforts 1 2 3 4 5 --price 1e-3 --picture PHOTO --out build/speed.json
     python -m benchmarks.speed growth --megapixels 0.1 0.4 1.6 6.4 25 --picture PHOTO --out build/speed.json
     python -m benchmarks.speed basis --out build/speed.json
+    python -m benchmarks.speed training --coefficients 1000 --out build/speed.json    # of LeNet; needs no picture
     python -m benchmarks.speed --plot docs/effort.svg --out build/speed.json          # draws what is there
 
 ``step``: a step of the fit's loss, compiled and in plain torch. ``decode``: whole processes, and the parts of one.
 ``encode``: whole processes by effort, with their loss mse + price · bpp. ``growth``: processes by picture size, with
 their peak memory; sizes come from the picture, tiled. ``basis``: products with a basis against a stored matrix.
+``training``: whole steps of a classifier, with a basis made at every step against a stored float32 matrix.
 
 Seconds are those of the processor, the least of several runs where there are several, ``wall`` those of the clock; both
 suffer on a busy machine, ratios less so. Where a GPU is measured, seconds are the clock's.
@@ -239,6 +241,36 @@ def basis(parameters: int, coefficients: int) -> list[Row]:
     return ratios(found)
 
 
+def training(coefficients: int, pictures: int = 128) -> list[Row]:
+    """A step of Adam of LeNet on the CPU: all of B stored as float32, or made anew, or no basis."""
+    import torch
+
+    from benchmarks.cifar10.networks import lenet
+    from prancimg.pranc import Pranc
+
+    x, labels = torch.randn(pictures, 3, 32, 32), torch.randint(10, (pictures,))
+
+    def timed(what: str, model: torch.nn.Module) -> Row:
+        optimizer = torch.optim.Adam(model.parameters())
+
+        def run() -> None:
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(x), labels).backward()
+            optimizer.step()
+
+        return {"what": what, "seconds": least(run)}
+
+    rows = [timed("no basis: all 62,006 weights", lenet(10))]
+    for structure in ("dense", "tensor"):
+        for basis, keep in (("sign", 1 << 40), ("sign", 0), ("hadamard", 0)):
+            how = "stored" if keep else "made at every step"
+            if structure == "dense" and keep:
+                how += " (reference)"
+            model = Pranc(lenet(10), k=coefficients, basis=basis, structure=structure, keep=keep)
+            rows.append(timed(f"{basis}, {structure}, {how}", model))
+    return ratios(rows)
+
+
 def ratios(rows: list[Row]) -> list[Row]:
     """Add every row's ratio to the reference's seconds."""
     (reference,) = (row["seconds"] for row in rows if "(reference)" in row["what"])
@@ -281,7 +313,9 @@ def plot(rows: list[Row], path: str) -> None:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("pieces", nargs="*", help="step, decode, encode, growth, basis (default: the first three)")
+    parser.add_argument(
+        "pieces", nargs="*", help="step, decode, encode, growth, basis, training (default: the first three)"
+    )
     parser.add_argument("--picture", help="a photo")
     parser.add_argument("--out", required=True, help="JSON; pieces measured before stay in it")
     parser.add_argument("--bpp", type=float, nargs="+", default=[0.3, 1.0], help="of the files decoded")
@@ -301,13 +335,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for piece in options.pieces or ["step", "decode", "encode"]:
-            picture = np.zeros(0) if piece == "basis" else np.asarray(Image.open(options.picture).convert("RGB"))
+            picture = (
+                np.zeros(0)
+                if piece in ("basis", "training")
+                else np.asarray(Image.open(options.picture).convert("RGB"))
+            )
             measure = {
                 "step": lambda p: step(p),
                 "decode": lambda p: decode(p, folder, options.bpp),
                 "encode": lambda p: encode(p, folder, options.efforts, options.price),
                 "growth": lambda p: growth(p, folder, options.megapixels, options.effort),
                 "basis": lambda p: basis(options.parameters, options.coefficients),
+                "training": lambda p: training(options.coefficients),
             }[piece]
             load = os.getloadavg()[0]
             rows = measure(picture)
