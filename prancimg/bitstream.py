@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import math
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from itertools import islice
 
 from prancimg.errors import PrancImgError
 from prancimg.layout import KINDS, MAX_LEVELS, MAX_RATE, SCALES, STEP_CODES, Kind, Pyramid, Siren
@@ -33,6 +34,8 @@ MAX_WAVES = 1 << 20
 """Cap on the wavefronts of a field, which are decoded one after the other: about two minutes."""
 MAX_FILE = 1 << 30
 """Cap on the bytes of a file."""
+MAX_SEARCH, MAX_FOUND = 1 << 20, 8
+"""Caps on the places where a last segment is looked for, and on those whose checksum is taken."""
 STEPS = 136
 """Step codes c mean the integer (8 + c % 8) << c // 8."""
 
@@ -129,6 +132,13 @@ class Header:
             raise PrancImgError(f"a field of {self.width} x {self.height} takes {waves} steps, more than {MAX_WAVES}")
         if self.width * self.height * (sum(self.siren.sizes) + SINE * self.hidden * self.layers) > MAX_WORK:
             raise PrancImgError("the network is too large for so many pixels")
+
+    def lacks(self, segments: Collection[int]) -> str:
+        """What the field lacks of a file of some kinds of segments, in words; empty if it is all there."""
+        held = [kind - Segment.FIELD_0 for kind in segments if Segment.FIELD_0 <= kind <= Segment.FIELD_6]
+        finest = min(held, default=MAX_LEVELS) if self.channels else 0
+        lost = [grid for grid in self.pyramid.grids if grid.level < finest]
+        return f"its field lacks {self.pyramid.share(lost)}" if lost else ""
 
     @property
     def plan(self) -> int | None:
@@ -258,9 +268,12 @@ def write(segments: Iterable[tuple[int, bytes]], family: Family = PICTURE) -> by
 
 
 def read_header(data: bytes, max_pixels: int | None = MAX_PIXELS) -> tuple[Header, dict[int, bytes]]:
-    """The checked header and all segments of a file."""
+    """The checked header and all segments of a file that lacks nothing."""
     segments = read(data)
-    return checked_header(segments, max_pixels), segments
+    header = checked_header(segments, max_pixels)
+    if lacks := header.lacks(segments):
+        raise PrancImgError(f"the file is cut short: {lacks}")
+    return header, segments
 
 
 def checked_header(segments: Mapping[int, bytes], max_pixels: int | None) -> Header:
@@ -313,19 +326,23 @@ def salvage(data: bytes, family: Family = PICTURE) -> tuple[dict[int, bytes], Da
     damage = None
     while at < len(data) and not damage:
         start, kind = at, data[at]
+        known = kind in family.segments.__members__.values()
         try:
             length, at = read_varint(data, at + 1)
         except PrancImgError as error:
-            damage = Damage(error)
+            damage = Damage(error if known else _stray(data, start))
             break
         end = at + length
-        if end + 4 > len(data):
+        good = end + 4 <= len(data) and zlib.crc32(data[start:end]) == int.from_bytes(data[end : end + 4], "little")
+        if not good and not known:
+            damage = Damage(_stray(data, start))
+        elif end + 4 > len(data):
             missing = PrancImgError(f"the file is cut short: {end + 4 - len(data)} bytes or more are missing")
             begun = data[at:end]
             damage = Damage(missing) if _wrong_length(kind, data[at:], family) else Damage(missing, kind, begun)
-        elif zlib.crc32(data[start:end]) != int.from_bytes(data[end : end + 4], "little"):
+        elif not good:
             damage = Damage(PrancImgError(f"wrong checksum: the {_name(kind, family)} is damaged"))
-        elif kind < 128 and kind not in family.segments.__members__.values():
+        elif kind < 128 and not known:
             raise PrancImgError(f"the file needs feature {kind}, which this version does not know")
         elif kind in segments:
             raise PrancImgError(f"the file has more than one {_name(kind, family)}")
@@ -343,14 +360,23 @@ def _wrong_length(kind: int, rest: bytes, family: Family) -> bool:
     """Whether a segment that seems cut short is whole and says a wrong length: ``rest`` is all that follows it."""
     if zlib.crc32(bytes([kind]) + varint(max(0, len(rest) - 4)) + rest[:-4]) == int.from_bytes(rest[-4:], "little"):
         return True
-    for start, kind in enumerate(rest):  # or the next one begins here
-        if kind in family.segments.__members__.values():
+    last = islice(_last_segments(rest, family), MAX_FOUND)  # or it hides others, of which the last is whole
+    return any(zlib.crc32(rest[start:-4]) == int.from_bytes(rest[-4:], "little") for start in last)
+
+
+def _last_segments(rest: bytes, family: Family) -> Iterator[int]:
+    """Where a segment that ends with ``rest`` may begin: by chance nowhere, in a hostile file everywhere."""
+    kinds = {int(kind) for kind in family.segments}
+    for start, kind in enumerate(rest[:MAX_SEARCH]):
+        if kind in kinds:
             with contextlib.suppress(PrancImgError):
                 length, at = read_varint(rest, start + 1)
-                end = at + length
-                if rest[end : end + 4] == zlib.crc32(rest[start:end]).to_bytes(4, "little"):
-                    return True
-    return False
+                if at + length + 4 == len(rest):
+                    yield start
+
+
+def _stray(data: bytes, start: int) -> PrancImgError:
+    return PrancImgError(f"the last {len(data) - start} bytes of the file are damaged, or do not belong to it")
 
 
 def varint(number: int) -> bytes:

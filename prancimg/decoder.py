@@ -13,7 +13,7 @@ from prancimg.bitstream import Coded, Damage, Header, Segment
 from prancimg.coder import Decoder
 from prancimg.errors import PrancImgError
 from prancimg.field import Coefficients, step_value
-from prancimg.layout import Kind, Siren
+from prancimg.layout import Kind, Siren, named
 from prancimg.prior import load_prior
 from prancimg.siren import FRACTION, render, render_field, seeded
 
@@ -74,11 +74,8 @@ def decode_array(data: bytes, max_pixels: int | None = bitstream.MAX_PIXELS) -> 
 
 
 def read_field(header: Header, segments: Mapping[int, bytes], theta: Mapping[str, np.ndarray]) -> Coefficients:
-    """All grids of the field."""
-    q, missing = read_field_beginning(header, segments, theta, None)
-    if missing:
-        raise PrancImgError(f"the file is cut short: {missing}")
-    return q
+    """All grids of the field, of segments that lack none."""
+    return read_field_beginning(header, segments, theta, None)[0]
 
 
 def read_field_beginning(
@@ -107,16 +104,11 @@ def read_field_beginning(
             above = level
         elif damage and damage.kind == kind and damage.begun:
             q |= context.decode_field(pyramid, damage.begun, nets, levels, q, whole=False)
-            lacks.append(f"part of {_named(levels)}")
+            lacks.append(f"part of {named(levels)}")
             break
     lost = [grid for grid in pyramid.grids if grid.key not in q and grid.level >= finest]
     if lost:
-        share = sum(grid.count for grid in lost) / sum(grid.count for grid in pyramid.grids)
-        lacks.append(f"{_named(sorted({grid.level for grid in lost}))} ({100 * share:.0f} % of its coefficients)")
+        lacks.append(pyramid.share(lost))
     q |= {grid.key: np.zeros((grid.height, grid.width), np.int32) for grid in lost}
     q = {key: grid for key, grid in q.items() if key[1] >= finest}
     return q, f"its field lacks {' and '.join(lacks)}" if lacks else ""
-
-
-def _named(levels: Sequence[int]) -> str:
-    return f"level {levels[0]}" if len(levels) == 1 else f"levels {levels[0]} to {levels[-1]}"

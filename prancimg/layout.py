@@ -6,6 +6,7 @@ Whoever only wants to know what a file holds gets by without NumPy.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -103,6 +104,11 @@ class Pyramid:
             if level >= first[component]
         )
 
+    def share(self, some: Sequence[Grid]) -> str:
+        """Some of the grids in words."""
+        part = 100 * sum(grid.count for grid in some) / sum(grid.count for grid in self.grids)
+        return f"{named(sorted({grid.level for grid in some}))} ({part:.0f} % of its coefficients)"
+
     def split(self, packed: Array) -> dict[tuple[int, int], Array]:
         """All coefficients one after the other (n,) to grids (h, w) by (component, level), which share its memory."""
         grids, at = {}, 0
@@ -110,6 +116,11 @@ class Pyramid:
             grids[grid.key] = packed[at : at + grid.count].reshape(grid.height, grid.width)
             at += grid.count
         return grids
+
+
+def named(levels: Sequence[int]) -> str:
+    """Levels of a pyramid in words."""
+    return f"level {levels[0]}" if len(levels) == 1 else f"levels {levels[0]} to {levels[-1]}"
 
 
 @dataclass(frozen=True)

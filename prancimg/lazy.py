@@ -34,13 +34,15 @@ class LazyImage:
 
         With ``allow_partial``, what is missing or damaged at its end makes the picture softer instead.
         """
-        self._segments, self._cut = bitstream.salvage(data)
-        if self._cut and not allow_partial:
-            raise self._cut.error
-        self._header = bitstream.checked_header(self._segments, max_pixels)
+        self._cut: bitstream.Damage | None = None
         self._lacks = ""
+        if allow_partial:
+            self._segments, self._cut = bitstream.salvage(data)
+            self._header = bitstream.checked_header(self._segments, max_pixels)
+        else:
+            self._header, self._segments = bitstream.read_header(data, max_pixels)
         self._extras = Extras.read(self._segments)
-        self._max_pixels, self._allow_partial = max_pixels, allow_partial
+        self._max_pixels = max_pixels
         self._lock = Lock()
         self._canvases: dict[int, Canvas] = {}
         self._alpha: np.ndarray | LazyImage | None = None
@@ -165,8 +167,6 @@ class LazyImage:
             pixels = (header.width >> finest) * (header.height >> finest)
             np.empty(decoder.BYTES_A_PIXEL * pixels, np.uint8)  # if there is too little memory, say so at once
             q, lacks = decoder.read_field_beginning(header, self._segments, theta, self._cut, finest)
-            if lacks and not self._allow_partial:
-                raise PrancImgError(f"the file is cut short: {lacks}")
             self._lacks = self._lacks or lacks
         return Canvas(header.siren, theta, header.pyramid, q, step_value(header.step), header.rate, finest)
 

@@ -193,7 +193,8 @@ GOOD = write([(1, b"head"), (2, b"weights")])
         (write([(1, b"head")]), "weights segment is missing"),
         (write([(1, b""), (1, b""), (2, b"")]), "more than one header"),
         (write([(1, b""), (2, b""), (99, b"")]), "feature 99"),
-        (GOOD + b"\x00", "cut short"),
+        (GOOD + b"\x00", "the last 1 bytes of the file are damaged, or do not belong to it"),
+        (GOOD + bytes(512), "the last 512 bytes of the file are damaged, or do not belong to it"),
         (GOOD.replace(b"\r\n", b"\n"), "not a .prc file"),
     ],
 )
@@ -214,6 +215,27 @@ def test_every_flipped_bit_is_noticed(bit):
 def test_every_truncation_is_noticed(length):
     with pytest.raises(PrancImgError):
         read(GOOD[:length])
+
+
+def test_checksums_are_taken_of_a_few_times_the_files_size(monkeypatch):
+    """Also of files in which everything looks like a segment up to the end, or up to beyond it."""
+    taken, crc32 = [], zlib.crc32
+    monkeypatch.setattr(zlib, "crc32", lambda data, *value: taken.append(len(data)) or crc32(data, *value))
+    size = 60_000
+    to_the_end = b"".join(b"\x84" + varint(size - p - 8) for p in range(0, size - (1 << 14) - 8, 4)).ljust(size, b"x")
+    for rest in (to_the_end, b"\x84" * size, (b"\x84" + varint(1 << 30)) * (size // 6)):
+        data = GOOD + b"\x10" + varint(1 << 30) + rest
+        taken.clear()
+        with pytest.raises(PrancImgError, match="bytes or more are missing"):
+            read(data)
+        assert sum(taken) < 10 * len(data)
+
+
+def test_a_length_that_hides_a_whole_segment_is_damage_and_not_a_cut():
+    hidden = write([(17, b"more"), (16, bytes(300))])[9:]
+    for rest, kind in ((hidden, 0), (hidden[:-1], 18), (b"none at all", 18)):
+        damage = bitstream.salvage(GOOD + b"\x12" + varint(1 << 20) + rest)[1]
+        assert damage is not None and damage.kind == kind
 
 
 @given(st.binary(max_size=100))

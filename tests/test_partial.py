@@ -81,6 +81,13 @@ def test_what_is_missing_is_said(data, said):
         prancimg.decode(data)
 
 
+@pytest.mark.parametrize("kind", [2, 18, 17])
+def test_a_file_cut_between_segments_is_not_whole_to_anybody(kind):
+    for read in (prancimg.decode, prancimg.info, prancimg.open, decoder.decode_array):
+        with pytest.raises(PrancImgError, match=r"cut short: its field lacks level.* % of its coefficients"):
+            read(FILE[: ENDS[kind]])
+
+
 def flipped(at: int) -> bytes:
     return FILE[:at] + bytes([FILE[at] ^ 4]) + FILE[at + 1 :]
 
