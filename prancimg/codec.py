@@ -134,17 +134,21 @@ def _encode_picture(
             progress(share + (1 - share) * done)
 
     extras = Extras(picture.samples, alpha, picture.metadata).segments()
-    tail = bitstream.write(extras)[len(bitstream.SIGNATURE) + 1 :]
-    if not tail:
+    if not extras:
         return encoder.encode_array(picture.colors, wanted, how, progress)
+    beside = len(bitstream.write(extras)) - len(bitstream.write([]))
     if size is not None:
-        if size <= len(tail):
-            raise PrancImgError(f"{size} bytes are too few: transparency and metadata alone take {len(tail)}")
-        wanted = encoder.Target(size=size - len(tail))
+        if size <= beside:
+            raise PrancImgError(f"{size} bytes are too few: transparency and metadata alone take {beside}")
+        wanted = encoder.Target(size=size - beside)
     try:
-        return encoder.encode_array(picture.colors, wanted, how, rest) + tail
+        colors = encoder.encode_array(picture.colors, wanted, how, rest)
     except PrancImgError as error:
-        raise PrancImgError(f"{error} (beside {len(tail)} of transparency and metadata)") from error
+        raise PrancImgError(f"{error} (beside {beside} of transparency and metadata)") from error
+    *others, last = bitstream.read(
+        colors
+    ).items()  # the last must be there: no cut goes unnoticed
+    return bitstream.write([*others, *extras, last])
 
 
 def _coded_alpha(

@@ -86,7 +86,7 @@ class Extras:
         return ("L" if self.samples.grey else "RGB") + ("A" if self.alpha else "")
 
     def segments(self) -> list[tuple[int, bytes]]:
-        """To be written behind a file's other segments; nothing for what goes without saying."""
+        """To be written before the last of a file's other segments; nothing for what goes without saying."""
         found: list[tuple[int, bytes]] = []
         if self.samples != Samples():
             found.append((Segment.SAMPLES, varint(self.samples.grey) + varint(self.samples.depth)))

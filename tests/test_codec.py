@@ -265,10 +265,37 @@ def test_a_field_segment_that_is_missing_is_noticed(photo):
             prancimg.decode(bitstream.write(rest))
 
 
-@pytest.mark.parametrize("cut", [0, 5, 8, 20, 60, -1])
-def test_truncated_files_are_refused(file, cut):
-    with pytest.raises(PrancImgError):
-        prancimg.decode(file[:cut])
+GREY = np.full((24, 32), 90, np.uint8)
+NOISE = np.random.default_rng(0).integers(0, 256, GREY.shape, np.uint8)
+VEILED = np.dstack([GREY, GREY, GREY, NOISE])
+WORDS = {"icc_profile": b"a profile", "exif": b"MM\0*\0\0\0\x08", "xmp": b"<x/>"}
+FEATURES = {
+    "nothing": (np.dstack([GREY] * 3), {}),
+    "a pixel, and words": (np.zeros((1, 1, 3), np.uint8), WORDS),
+    "16 bits of grey": (GREY.astype(np.uint16), {}),
+    "alpha as a number": (np.dstack([GREY] * 4), {}),
+    "alpha as a PNG file": (VEILED, {"size": 6000}),
+    "alpha as a field": (VEILED, {}),
+    "all": (VEILED.astype(np.uint16) * 257, WORDS),
+}
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_every_truncation_is_noticed(name, model):
+    """Whatever a file holds, and wherever it ends."""
+    image, options = FEATURES[name]
+    data = encode(image, model=model, **({} if "size" in options else {"quality": 20}), **options)
+    prancimg.decode(data)
+    for cut in range(len(data)):
+        for read in (prancimg.decode, prancimg.info):
+            with pytest.raises(PrancImgError):
+                read(data[:cut])
+
+
+def test_what_is_beside_the_colours_comes_before_what_no_decoder_does_without(model):
+    image, options = FEATURES["all"]
+    kinds = [int(kind) for kind in bitstream.read(encode(image, model=model, quality=20, **options))]
+    assert kinds[-6:-1] == [128, 129, 130, 131, 132] and kinds[-1] < 128
 
 
 def test_flipped_bits_are_refused(file):
