@@ -82,6 +82,12 @@ class Plan:
     tasks: Sequence[Task]
     kept: Sequence[Outcome]
 
+    @property
+    def files(self) -> list[str]:
+        """All inputs and outputs."""
+        tasks = [(str(task.source), str(task.output)) for task in self.tasks]
+        return [name for pair in (*tasks, *((kept.input, kept.output) for kept in self.kept)) for name in pair]
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -276,9 +282,9 @@ def _on_cluster(tasks: Sequence[Task], address: str) -> Results:
 
 def _read(task: Task) -> bytes | Encoded:
     try:
-        return task.source.read_bytes()
-    except OSError as error:
-        return Encoded(error=error.strerror or str(error))
+        return files.read(task.source)
+    except (OSError, PrancImgError) as error:
+        return Encoded(error=getattr(error, "strerror", None) or str(error))
 
 
 def _stored(task: Task, result: Encoded) -> Outcome:

@@ -71,12 +71,12 @@ def _encode(options: argparse.Namespace) -> None:
     from prancimg.codec import encode_picture, psnr_of
     from prancimg.picture import load_picture, only_orientation
 
+    files.check_writable(options.output, options.input)
     with _naming(options.input):
         picture = load_picture(io.BytesIO(files.read(options.input)), orient=options.orientation == "apply")
     if options.strip:
         picture = replace(picture, metadata=only_orientation(picture.metadata))
     _note(options, options.input, picture.notes)
-    files.check_writable(options.output, options.input)
     began = time.perf_counter()
     if options.model == "field":  # torch's threads would spin against those of the compiled kernels
         os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -195,8 +195,9 @@ def _batch(options: argparse.Namespace) -> None:
         strip=options.strip,
         resume=options.resume,
     )
-    outcomes = batch.run(plan, options.jobs, options.cluster, quiet=options.quiet)
     summary = options.summary or str(Path(options.output) / "summary.csv")
+    files.check_no_source(summary, *plan.files)
+    outcomes = batch.run(plan, options.jobs, options.cluster, quiet=options.quiet)
     files.write(summary, batch.summary(outcomes, Path(summary).suffix))
     failed = sum(bool(outcome.error) for outcome in outcomes)
     if not options.quiet:
@@ -208,7 +209,7 @@ def _batch(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     from prancimg import compare
 
-    files.check_writable(options.output)
+    files.check_writable(options.output, options.original, *options.input)
     page, rows = compare.page(options.original, options.input)
     files.write(options.output, page)
     if not options.quiet:

@@ -145,9 +145,7 @@ def _encode_picture(
         colors = encoder.encode_array(picture.colors, wanted, how, rest)
     except PrancImgError as error:
         raise PrancImgError(f"{error} (beside {beside} of transparency and metadata)") from error
-    *others, last = bitstream.read(
-        colors
-    ).items()  # the last must be there: no cut goes unnoticed
+    *others, last = bitstream.read(colors).items()  # the last must be there: no cut goes unnoticed
     return bitstream.write([*others, *extras, last])
 
 

@@ -12,6 +12,7 @@ from string import Template
 import numpy as np
 from PIL import Image
 
+from prancimg import files
 from prancimg.bitstream import SIGNATURE
 from prancimg.codec import decode, load_image
 from prancimg.errors import PrancImgError
@@ -63,8 +64,8 @@ def page(original: str, others: Sequence[str]) -> tuple[bytes, list[str]]:
 
 def _loaded(path: str) -> tuple[bytes, np.ndarray]:
     """A file's bytes and its picture (H, W, 3) uint8."""
-    data = Path(path).read_bytes()
     try:
+        data = files.read(path)
         return data, load_image(decode(data) if data.startswith(SIGNATURE) else io.BytesIO(data))
     except PrancImgError as error:
         raise PrancImgError(f"{path}: {error}") from error

@@ -9,12 +9,12 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from prancimg import files
 from prancimg.errors import PrancImgError
 from prancimg.extras import Metadata, Samples
 
@@ -71,7 +71,7 @@ def load_picture(image: ImageLike, *, orient: bool = True) -> Picture:
     data = b""
     try:
         if not isinstance(image, Image.Image):
-            data = Path(image).read_bytes() if isinstance(image, str | os.PathLike) else image.read()
+            data = files.read(image) if isinstance(image, str | os.PathLike) else files.read_all(image)
             image = Image.open(io.BytesIO(data))
         return _from_image(image, data, orient)
     except UnidentifiedImageError as error:

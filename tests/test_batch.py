@@ -109,6 +109,16 @@ def test_resuming_does_what_is_missing(photos, alone, tmp_path, capsys, monkeypa
     assert statuses["c.png"] == "kept" and statuses["broken.png"] == "failed" and statuses["a.jpg"] == "done"
 
 
+def test_a_summary_takes_no_files_place(photos, alone, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(batch, "run", None)
+    (tmp_path / "süd").mkdir()
+    (tmp_path / "süd" / "c.prc").write_bytes(alone["süd/c.prc"])
+    for summary in (photos / "a.png", tmp_path / "süd" / "c.prc", tmp_path / "B 1.prc"):  # the last is still to come
+        assert main(["batch", str(photos), str(tmp_path), "--resume", "--summary", str(summary)]) == 1
+        assert "would take the place of" in capsys.readouterr().err
+    assert (photos / "a.png").read_bytes() != b"" and made(tmp_path) == {"süd/c.prc": alone["süd/c.prc"]}
+
+
 class Deadly:
     """Ends whatever process it is sent to."""
 

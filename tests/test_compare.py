@@ -69,6 +69,14 @@ def test_what_does_not_compare_is_one_line(folder, capsys):
         compare.page(str(folder / "b.jpg"), [str(folder / "cut" / "b.jpg")])
 
 
+def test_no_file_that_is_compared_is_overwritten(folder, capsys):
+    (folder / "link.png").symlink_to("small.png")
+    for output in ("small.png", "link.png", "b.jpg"):
+        before, page = (folder / output).read_bytes(), str(folder / output)
+        assert main(["compare", str(folder / "small.png"), str(folder / "b.jpg"), "-o", page]) == 1
+        assert "would take the place of" in capsys.readouterr().err and (folder / output).read_bytes() == before
+
+
 def test_names_that_are_alike_are_told_apart():
     assert compare._labels(["x/a.prc", "y/b.prc"]) == ["a.prc", "b.prc"]
     assert compare._labels(["x/a.prc", "y/a.prc"]) == ["x/a.prc", "y/a.prc"]

@@ -123,14 +123,49 @@ def test_a_folder_that_cannot_be_written_to(folder, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("command", ["encode", "decode"])
+def test_a_folder_is_no_output(folder, monkeypatch, capsys, command):
+    """And that is noticed before the work."""
+    (folder / "there.png").mkdir()
+    monkeypatch.setattr(files, "_opened", None)
+    assert main([command, str(folder / "in.prc"), str(folder / "there.png")]) == 1
+    assert capsys.readouterr().err == f"prancimg: {folder / 'there.png'}: Is a directory\n"
+
+
+@pytest.mark.parametrize("command", ["encode", "decode"])
+def test_a_protected_file_is_not_replaced(folder, monkeypatch, capsys, command):
+    (folder / "out.png").chmod(0o444)
+    if os.access(folder / "out.png", os.W_OK):
+        pytest.skip("root may write everywhere")
+    monkeypatch.setattr(files, "_opened", None)
+    assert main([command, str(folder / "in.prc"), str(folder / "out.png")]) == 1
+    assert capsys.readouterr().err == f"prancimg: {folder / 'out.png'}: Permission denied\n" and untouched(folder)
+
+
+def test_new_files_have_the_mode_that_the_umask_leaves_and_old_ones_keep_theirs(tmp_path, monkeypatch):
+    for mask in (0o22, 0o27, 0o77):
+        before = os.umask(mask)
+        try:
+            monkeypatch.setattr(os, "umask", None)  # it is the whole process's: other threads would see it change
+            for name in ("new", "old"):
+                path = tmp_path / f"{name} {mask}"
+                if name == "old":
+                    path.touch(0o604)
+                    path.chmod(0o604)
+                files.write(str(path), b"x")
+                assert path.stat().st_mode & 0o777 == (0o604 if name == "old" else 0o666 & ~mask)
+        finally:
+            monkeypatch.undo()
+            os.umask(before)
+
+
+@pytest.mark.parametrize("command", ["encode", "decode"])
 def test_the_output_may_not_be_the_input(folder, capsys, command):
     (folder / "link").symlink_to("in.prc")
     for output in ("in.prc", "link", "../" + folder.name + "/in.prc"):
         assert main([command, str(folder / "in.prc"), str(folder / output)]) == 1
     assert (folder / "in.prc").read_bytes() == FILE
     said = capsys.readouterr().err.splitlines()
-    if command == "decode":
-        assert all("take the place of the input" in line for line in said)
+    assert len(said) == 3 and all("would take the place of" in line for line in said)
 
 
 def test_an_interrupt_ends_in_one_line(tmp_path):

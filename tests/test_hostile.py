@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import prancimg
-from prancimg import PrancImgError, bitstream, codec, decoder, facts, files  # noqa: F401  (before memory is measured)
+from prancimg import PrancImgError, bitstream, cli, codec, decoder, facts, files  # noqa: F401  (before memory is measured)
 from prancimg.bitstream import SIGNATURE, Coded, Header, Segment
 from prancimg.coder import Encoder
 from prancimg.layout import Kind, Siren
@@ -186,6 +186,16 @@ def test_endless_input_is_not_read():
         assert files._beginning(endless) == bytes(8)
     with pytest.raises(PrancImgError, match="signature"):
         prancimg.decode("/dev/zero")
+
+
+def test_endless_images_are_not_read_either(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(files, "MAX_FILE", 1 << 20)
+    with Path("/dev/zero").open("rb") as endless:
+        for image in ("/dev/zero", endless):
+            with pytest.raises(PrancImgError, match="larger than 1048576 bytes"):
+                prancimg.encode(image)
+    assert cli.main(["encode", "/dev/zero", str(tmp_path / "out.prc")]) == 1
+    assert capsys.readouterr().err == "prancimg: /dev/zero: the file is larger than 1048576 bytes\n"
 
 
 def test_files_of_a_gigabyte_are_refused(monkeypatch):
