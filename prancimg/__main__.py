@@ -1,7 +1,18 @@
-"""``python -m prancimg`` is the command ``prancimg``."""
+"""The command ``prancimg``, also as ``python -m prancimg``."""
 
 import sys
 
-from prancimg.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """Run it; an interrupt while it is being loaded ends as quietly as one later."""
+    try:
+        from prancimg.cli import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        print("prancimg: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
 import json
 import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with ``arguments`` (default: the process's own) and return its exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name is no reason to fail
+    if sys.stderr is None:  # closed: nobody listens
+        sys.stderr = io.StringIO()
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions
         import argcomplete
@@ -49,8 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        options.run(options)
-        sys.stdout.flush()
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")  # of libraries, to programmers
+            options.run(options)
+        if sys.stdout:
+            sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output is gone: nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -139,7 +147,7 @@ def _size(picture: LazyImage, options: argparse.Namespace) -> tuple[int, int] | 
 def _info(options: argparse.Namespace) -> None:
     with _naming(options.input):
         facts = info(files.read_prc(options.input))
-    print(json.dumps(facts, indent=2) if options.json else "\n".join([options.input, *report(facts)]))
+    _print(json.dumps(facts, indent=2) if options.json else "\n".join([options.input, *report(facts)]))
 
 
 def report(facts: Mapping[str, Any]) -> list[str]:
@@ -220,7 +228,7 @@ def _compare(options: argparse.Namespace) -> None:
 def _completion(options: argparse.Namespace) -> None:
     from argcomplete.shell_integration import shellcode
 
-    print(shellcode(["prancimg"], shell=options.shell))
+    _print(shellcode(["prancimg"], shell=options.shell))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -420,6 +428,12 @@ def _note(options: argparse.Namespace, name: str, notes: Sequence[str]) -> None:
     if not options.quiet:
         for note in notes:
             _say(f"{'standard input or output' if name == files.PIPE else name}: {note}")
+
+
+def _print(text: str) -> None:
+    if not sys.stdout:
+        raise OSError(errno.EBADF, "it is closed", "standard output")
+    print(text)
 
 
 def _say(text: str) -> None:

@@ -40,7 +40,7 @@ def _opened(name: str | os.PathLike[str]) -> contextlib.AbstractContextManager[B
     if name != PIPE:
         return Path(name).open("rb")
     if sys.stdin is None:
-        raise PrancImgError("standard input is closed")
+        raise OSError(errno.EBADF, "it is closed", "standard input")
     return contextlib.nullcontext(sys.stdin.buffer)
 
 
@@ -102,7 +102,7 @@ def check_writable(name: str, *sources: str) -> None:
     """Fail before the work, not after it; also if the output would take the place of one of the ``sources``."""
     if name == PIPE:
         if sys.stdout is None:
-            raise PrancImgError("standard output is closed")
+            raise OSError(errno.EBADF, "it is closed", "standard output")
         if sys.stdout.isatty():
             raise PrancImgError("will not write binary data to a terminal; name a file or use a pipe")
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import operator
 import os
 import re
 import struct
@@ -254,14 +255,29 @@ def _upright(metadata: Metadata) -> Metadata:
 
 def only_orientation(metadata: Metadata) -> Metadata:
     """EXIF with nothing but the orientation, nothing at all where that is upright."""
-    exif = Image.Exif()
-    exif.load(metadata.exif)
-    turned = exif.get(_ORIENTATION, 1)
+    try:
+        turned = _tags(metadata.exif).get(_ORIENTATION, 1)
+    except PrancImgError:
+        return Metadata()
     if turned not in _UPRIGHT:
         return Metadata()
     exif = Image.Exif()
     exif[_ORIENTATION] = turned
     return Metadata(exif=exif.tobytes().removeprefix(_PREFIX))
+
+
+def _tags(exif: bytes) -> Image.Exif:
+    """EXIF as Pillow reads it, without what says how its own file was stored; raises PrancImgError for nonsense."""
+    tags = Image.Exif()
+    try:
+        tags.load(_PREFIX + exif)
+        for tag in _STORAGE & tags.keys():
+            del tags[tag]
+        tags.tobytes()
+        operator.index(tags.get(_ORIENTATION, 1))
+    except Exception as error:  # whatever Pillow makes of it
+        raise PrancImgError(f"the EXIF is broken: {error}") from error
+    return tags
 
 
 def to_image(samples: np.ndarray, metadata: Metadata) -> Image.Image:
@@ -304,19 +320,42 @@ def save_samples(samples: np.ndarray, metadata: Metadata, kind: str) -> tuple[by
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), whole).convert(image.mode[:-1])
     if kind in ("QOI", "WEBP", "AVIF") and image.mode.startswith("L"):
         image = image.convert("RGBA" if "A" in image.mode else "RGB")
-    held = {what: getattr(metadata, what) for what in ("icc", "exif", "xmp") if getattr(metadata, what)}
-    if held and kind not in _CARRIERS:
-        notes.append(f"{kind} does not hold {' and '.join(map(str.upper, held))}: left out")
-        image.info.clear()
-        held = {}
+    image.info.clear()  # some writers look there for what they are not given
+    held, lost = _held(metadata, kind)
+    notes += lost
     buffer = io.BytesIO()
     try:
+        if kind in _JPEG and max(image.size) > _JPEG_SIDE:  # its library would say so by itself, on stderr
+            raise ValueError(f"no side may have more than {_JPEG_SIDE} pixels")
         image.save(buffer, kind, **_parameters(held, kind))
-    except (OSError, KeyError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # each writer has its own
         raise PrancImgError(f"cannot write {kind}: {error}") from error
     return buffer.getvalue(), notes
 
 
+def _held(metadata: Metadata, kind: str) -> tuple[dict[str, bytes], list[str]]:
+    """What a format takes of them, and in words what it does not."""
+    held = {what: data for what in ("icc", "exif", "xmp") if (data := getattr(metadata, what))}
+    if kind not in _CARRIERS:
+        return {}, [f"{kind} does not hold {' and '.join(map(str.upper, held))}: left out"] if held else []
+    notes = []
+    for what, most in _JPEG_MOST.items() if kind == "JPEG" else ():
+        if len(held.get(what, b"")) > most:
+            notes.append(f"JPEG does not hold {len(held.pop(what))} bytes of {what.upper()}: left out")
+    if "exif" in held and kind in ("TIFF", "AVIF"):  # whose writers read it
+        try:
+            _tags(held["exif"])
+        except PrancImgError as error:
+            notes.append(f"{error}: left out")
+            del held["exif"]
+    return held, notes
+
+
+_JPEG, _JPEG_SIDE = ("JPEG", "MPO", "PDF"), 65500
+_JPEG_MOST = {"icc": 255 * (65533 - 14), "exif": 65533 - len(_PREFIX), "xmp": 65533 - 29}
+"""A segment of a JPEG file has 65533 bytes and says in some of them what it holds; only profiles may have up to 255."""
 _CARRIERS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF")
 """Formats that Pillow writes a colour profile, EXIF and XMP to."""
 
@@ -325,8 +364,7 @@ def _parameters(held: dict[str, bytes], kind: str) -> dict[str, Any]:
     """What Pillow's save takes for them."""
     parameters = dict(_QUALITY.get(kind, {})) | ({"icc_profile": held["icc"]} if "icc" in held else {})
     if kind == "TIFF":
-        tags = Image.Exif()
-        tags.load(_PREFIX + held.get("exif", b""))
+        tags = _tags(held.get("exif", b""))
         if "xmp" in held:
             tags[_XMP_TAG] = held["xmp"]
         return parameters | ({"exif": tags} if len(tags) else {})
@@ -390,6 +428,10 @@ def _deep_file(samples: np.ndarray, metadata: Metadata, kind: str) -> bytes | No
             return buffer.getvalue()
     except ImportError:
         pass
+    except MemoryError:
+        raise
+    except Exception as error:  # each library has its own
+        raise PrancImgError(f"cannot write {kind}: {error}") from error
     return None
 
 

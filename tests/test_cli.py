@@ -13,7 +13,10 @@ import pytest
 from PIL import Image
 
 import prancimg
+from prancimg import bitstream
+from prancimg.__main__ import main as entry
 from prancimg.cli import main
+from prancimg.extras import Extras, Metadata
 
 
 def run(*arguments, input=None, **options) -> subprocess.CompletedProcess:
@@ -260,6 +263,52 @@ def test_a_closed_pipe_is_no_drama(folder):
     command = f'"{sys.executable}" -m prancimg decode "phöto.prc" - | head -c 1 >/dev/null'
     done = subprocess.run(command, shell=True, cwd=folder, capture_output=True)
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize("exif", [b"garbage", b"MM\0*\xff\xff\xff\xff"])
+def test_odd_metadata_is_no_reason_to_fail_nor_to_talk_much(folder, exif):
+    segments = bitstream.read((folder / "phöto.prc").read_bytes())
+    odd = bitstream.write([*segments.items(), *Extras(metadata=Metadata(exif=exif)).segments()])
+    for arguments in (["odd.tiff"], ["odd.avif"], ["odd.jpg"], ["odd.png", "--strip"]):
+        done = run("decode", "-", *arguments, cwd=folder, input=odd)
+        assert done.returncode == 0 and done.stderr.count(b"\n") <= 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("info phöto.prc >&-", "standard output: it is closed"),
+        ("completion bash >&-", "standard output: it is closed"),
+        ("decode phöto.prc - >&-", "standard output: it is closed"),
+        ("encode phöto.png - >&-", "standard output: it is closed"),
+        ("decode - x.png <&-", "standard input: it is closed"),
+        ("encode - x.prc <&-", "standard input: it is closed"),
+        ("info - <&-", "standard input: it is closed"),
+        ("info phöto.prc >/dev/full", "No space left on device"),
+    ],
+)
+def test_closed_and_full_streams_are_one_line(folder, command, said):
+    done = subprocess.run(f'"{sys.executable}" -m prancimg {command}', shell=True, cwd=folder, capture_output=True)
+    assert said in one_line(done)
+
+
+def test_what_needs_no_stream_works_without_any(folder):
+    command = f'"{sys.executable}" -m prancimg decode phöto.prc closed.png'
+    assert subprocess.run(f"{command} <&- >&- 2>&-", shell=True, cwd=folder).returncode == 0
+    assert pixels(folder / "closed.png").shape == (96, 128, 3)
+    done = subprocess.run(f'"{sys.executable}" -m prancimg decode none.prc - 2>&-', shell=True, capture_output=True)
+    assert (done.returncode, done.stdout) == (1, b"")  # nothing strays into the output
+
+
+def test_an_interrupt_while_the_command_is_loaded_ends_quietly_too(monkeypatch, capsys):
+    class Interrupted:
+        @property
+        def main(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "prancimg.cli", Interrupted())
+    assert entry() == 130
+    assert capsys.readouterr().err == "prancimg: interrupted\n"
 
 
 def test_the_terminal_sees_progress_and_no_binary(folder):

@@ -1,6 +1,7 @@
 """Pictures as they come and as they go: modes, depths, transparency, orientation and metadata, through whole files."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image, ImageCms, ImageOps
 import prancimg
 from prancimg import PrancImgError, bitstream
 from prancimg.extras import MAX_METADATA, Alpha, Extras, Metadata, Samples
-from prancimg.picture import format_of, load_picture, save_samples
+from prancimg.picture import format_of, load_picture, only_orientation, save_samples
 
 imagecodecs = pytest.importorskip("imagecodecs")
 tifffile = pytest.importorskip("tifffile")
@@ -267,6 +268,64 @@ def test_formats_out(small, icc, kind, lossless, mode):
     assert any("does not hold ICC" in note for note in notes) == (kind in ("PPM", "QOI", "BMP"))
     if lossless and not flattened:
         assert np.array_equal(np.asarray(back.convert(mode)), np.asarray(image))
+
+
+def ifd(*tags: tuple[int, int, int, bytes]) -> bytes:
+    """EXIF of some tags, whatever they are: tag, type, count and four bytes."""
+    entries = b"".join(struct.pack("<HHI4s", *tag) for tag in tags)
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+ODD = {
+    "garbage": b"garbage",
+    "cut short": b"MM\0*",
+    "nothing there": b"MM\0*\xff\xff\xff\xff",
+    "orientation in letters": ifd((ORIENTATION, 2, 4, b"6\0\0\0")),
+    "orientation in bytes": ifd((ORIENTATION, 7, 4, b"6\0\0\0")),
+    "two orientations": ifd((ORIENTATION, 3, 2, b"\6\0\6\0")),
+    "orientation 9": ifd((ORIENTATION, 3, 1, b"\t\0\0\0")),
+    "orientation far away": ifd((ORIENTATION, 3, 1 << 30, b"\xff\xff\xff\xff")),
+    "a loop": ifd((0x8769, 4, 1, b"\x08\0\0\0")),
+    "how another file was stored": ifd((256, 4, 1, b"\xff" * 4), (259, 3, 1, b"\7\0\0\0"), (273, 4, 1, b"\x08\0\0\0")),
+    "an unknown type": ifd((0x9999, 99, 1, b"\x08\0\0\0"), (0x11A, 5, 0, bytes(4))),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*EXIF|Metadata Warning|Tag data:UserWarning")
+@pytest.mark.parametrize("name", ODD)
+def test_exif_that_makes_no_sense_spoils_no_picture(small, name):
+    for kind in ("PNG", "JPEG", "WEBP", "AVIF", "TIFF"):
+        data, notes = save_samples(np.asarray(small), Metadata(exif=ODD[name]), kind)
+        with Image.open(io.BytesIO(data)) as back:
+            back.load()
+            assert {*back.size} == {*small.size} and all("EXIF is broken" in note for note in notes)
+    assert len(only_orientation(Metadata(exif=ODD[name])).exif) in (0, 26)  # nothing, or one tag
+
+
+def test_what_is_left_out_of_a_file_is_said(small):
+    _, notes = save_samples(np.asarray(small), Metadata(exif=b"garbage"), "TIFF")
+    assert len(notes) == 1 and "the EXIF is broken" in notes[0] and notes[0].endswith("left out")
+    large = Metadata(bytes(1 << 24), ifd() + bytes(1 << 16), b"x" * (1 << 16))
+    data, notes = save_samples(np.asarray(small), large, "JPEG")
+    assert [note.split(" bytes of ")[1] for note in notes] == ["ICC: left out", "EXIF: left out", "XMP: left out"]
+    assert Image.open(io.BytesIO(data)).info.keys().isdisjoint({"icc_profile", "exif", "xmp"})
+    most = Metadata(b"", ifd() + bytes(65527 - len(ifd())), b"x" * 65504)
+    assert save_samples(np.asarray(small), most, "JPEG")[1] == []
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "GIF", "AVIF", "WEBP", "PDF"])
+def test_a_picture_too_wide_for_a_format_is_our_error_and_nothing_else(kind, capfd):
+    with pytest.raises(PrancImgError, match=f"cannot write {kind}"):
+        save_samples(np.zeros((1, 1 << 20, 3), np.uint8), Metadata(), kind)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_wide_picture_of_16_bits_is_written_or_refused():
+    for kind in ("PNG", "TIFF"):
+        try:
+            save_samples(np.zeros((1, 1 << 20, 3), np.uint16), Metadata(), kind)
+        except PrancImgError as error:
+            assert f"cannot write {kind}" in str(error)
 
 
 def test_names_of_formats():
