@@ -179,7 +179,10 @@ class LazyImage:
                 if alpha.png:
                     self._alpha = png_to_plane(alpha.png, self.height, self.width)
                 else:
-                    self._alpha = LazyImage(alpha.prc, None)
+                    try:
+                        self._alpha = LazyImage(alpha.prc, None)
+                    except PrancImgError as error:
+                        raise PrancImgError(f"the alpha segment is broken: {error}") from error
                     if self._alpha.size != self.size:
                         raise PrancImgError("the alpha segment does not belong to the picture")
         if isinstance(self._alpha, LazyImage):

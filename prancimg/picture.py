@@ -266,18 +266,18 @@ def only_orientation(metadata: Metadata) -> Metadata:
     return Metadata(exif=exif.tobytes().removeprefix(_PREFIX))
 
 
-def _tags(exif: bytes) -> Image.Exif:
+def _tags(raw: bytes) -> Image.Exif:
     """EXIF as Pillow reads it, without what says how its own file was stored; raises PrancImgError for nonsense."""
-    tags = Image.Exif()
+    exif = Image.Exif()
     try:
-        tags.load(_PREFIX + exif)
-        for tag in _STORAGE & tags.keys():
-            del tags[tag]
-        tags.tobytes()
-        operator.index(tags.get(_ORIENTATION, 1))
+        exif.load(_PREFIX + raw)
+        for tag in _STORAGE & exif.keys():
+            del exif[tag]
+        exif.tobytes()
+        operator.index(exif.get(_ORIENTATION, 1))
     except Exception as error:  # whatever Pillow makes of it
         raise PrancImgError(f"the EXIF is broken: {error}") from error
-    return tags
+    return exif
 
 
 def to_image(samples: np.ndarray, metadata: Metadata) -> Image.Image:

@@ -24,29 +24,33 @@ MAX_PIXELS = 1 << 11
 """Pictures are kept small, so that many can be tried."""
 
 
-def check(data: bytes) -> str:
+def check(data: bytes, max_pixels: int | None = MAX_PIXELS) -> str:
     """What became of one input: ``whole``, ``partial`` or ``refused``. Any other exception than ours goes through."""
     from prancimg import PrancImgError, decode, info
 
-    def attempt(**options: bool) -> bool:
+    def attempt(**options: bool) -> str:
+        """Why it does not decode; empty if it does."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", RuntimeWarning)
                 warnings.simplefilter("ignore", UserWarning)
-                picture = decode(data, max_pixels=MAX_PIXELS, **options)
-        except PrancImgError:
-            return False
-        assert picture.mode in ("L", "LA", "RGB", "RGBA", "I;16") and picture.width * picture.height <= MAX_PIXELS
-        return True
+                picture = decode(data, max_pixels=max_pixels, **options)
+        except PrancImgError as error:
+            return str(error)
+        assert picture.mode in ("L", "LA", "RGB", "RGBA", "I;16")
+        assert max_pixels is None or picture.width * picture.height <= max_pixels
+        return ""
 
-    whole = attempt()
+    refused = attempt()
     try:
-        assert json.dumps(info(data)), "a picture that decodes has facts"
+        facts = info(data)
     except PrancImgError:
-        assert not whole
-    if whole:
+        assert refused, "a picture that decodes has facts"
+    else:
+        assert json.dumps(facts) and not refused.startswith("the file is cut short"), "what has facts is whole"
+    if not refused:
         return "whole"
-    return "partial" if attempt(allow_partial=True) else "refused"
+    return "refused" if attempt(allow_partial=True) else "partial"
 
 
 def numbers(payload: bytes) -> list[int] | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -23,14 +24,14 @@ from tests.golden.report import totals
 
 ROOT = Path(__file__).parents[1]
 NEEDED = ("numpy", "pillow", "constriction")
+AVX512 = "AVX512F AVX512CD AVX512_KNL AVX512_KNM AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR X86_V4"
+"""NumPy's names for what it has kernels for, those up to 2.3 and those since."""
+AVX2 = "AVX2 FMA3 X86_V3"
+OLDER = {"SSSE3", "SSE41", "POPCNT", "SSE42", "X86_V2", "AVX", "F16C", "XOP", "FMA4"}
 MACHINES: dict[str, dict[str, str]] = {
     "as it is": {},
-    "NumPy without AVX-512": {
-        "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL"
-    },
-    "NumPy without FMA and AVX2": {
-        "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX2 FMA3"
-    },
+    "NumPy without AVX-512": {"NPY_DISABLE_CPU_FEATURES": AVX512},
+    "NumPy without FMA and AVX2": {"NPY_DISABLE_CPU_FEATURES": f"{AVX512} {AVX2}"},
     "OpenBLAS for Nehalem": {"OPENBLAS_CORETYPE": "Nehalem"},
     "OpenBLAS for Sandy Bridge": {"OPENBLAS_CORETYPE": "Sandybridge"},
     "OpenBLAS for Haswell": {"OPENBLAS_CORETYPE": "Haswell"},
@@ -38,6 +39,13 @@ MACHINES: dict[str, dict[str, str]] = {
     "two threads": {"OPENBLAS_NUM_THREADS": "2"},
 }
 """Environment variables that make another machine of this one, as far as they can."""
+
+
+def disobeyed(machine: str, kernels: list[str]) -> set[str]:
+    """The kernels that NumPy still uses on a machine that should be without them, by whatever names it has for them."""
+    if "NPY_DISABLE_CPU_FEATURES" not in MACHINES[machine] or platform.machine() not in ("x86_64", "AMD64"):
+        return set()
+    return set(kernels) - OLDER - (set() if AVX2 in MACHINES[machine]["NPY_DISABLE_CPU_FEATURES"] else {*AVX2.split()})
 
 
 def bounds() -> dict[str, str]:
@@ -82,6 +90,8 @@ def main() -> None:
             if machine != "as it is" and label not in ("oldest", "newest"):
                 continue
             found = decode(python, variables)
+            if still := disobeyed(machine, found["kernels"]):
+                sys.exit(f"{label}, {machine}: NumPy still uses {still}")
             rows.append({"versions": {name: found[name] for name in ("python", *NEEDED)}, "machine": machine})
             rows[-1] |= totals(found)
             print(label, json.dumps(rows[-1]), flush=True)

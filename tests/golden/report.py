@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent
 
 
 def report() -> dict:
-    """Versions, and by file: integers right, number of samples, of those off by one level, of those off by more."""
+    """Versions, NumPy's kernels, and by file: integers right, number of samples, of those off by one level, by more."""
     files = {}
     for path in sorted(FOLDER.glob("*.prc")):
         entry = {"integers": digests(path.read_bytes()) == json.loads(path.with_suffix(".json").read_text())}
@@ -28,7 +28,16 @@ def report() -> dict:
             entry |= {"samples": off.size, "by one": int((off == 1).sum()), "by more": int((off > 1).sum())}
         files[path.stem] = entry
     versions = {name: version(name) for name in ("numpy", "pillow", "constriction")}
-    return {"python": sys.version.split()[0], **versions, "files": files}
+    return {"python": sys.version.split()[0], **versions, "kernels": kernels(), "files": files}
+
+
+def kernels() -> list[str]:
+    """What NumPy has kernels for beyond its least processor, and this processor has."""
+    try:
+        from numpy._core import _multiarray_umath as umath
+    except ImportError:  # before 2.0
+        from numpy.core import _multiarray_umath as umath
+    return [name for name in umath.__cpu_dispatch__ if umath.__cpu_features__[name]]
 
 
 def totals(found: dict) -> dict[str, int]:
