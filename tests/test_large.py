@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prancimg import context, fit_field, large
+from prancimg import PrancImgError, context, fit_field, large
 from prancimg.decoder import Model, decode_array
 from prancimg.field import step_value
 from prancimg.field_encoder import FieldSearch, file_of
@@ -94,6 +94,15 @@ def test_bits_are_counted_as_they_are_committed(scene, monkeypatch):
     theta = Model.of(header).parameters(fitted.alpha, header.tensors)
     exact = context.cost(header.pyramid, q, context.networks(theta, FRACTION, header.rate))
     assert sum(counted) == pytest.approx(exact, rel=0.1)
+
+
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize("fit", [fit_field.fit_field, fit_large])
+def test_a_loss_that_is_no_number_ends_the_fit(scene, fit):
+    scene = scene[:128, :192].astype(np.float32)
+    scene[100, 150] = np.nan
+    with pytest.raises(PrancImgError, match="diverged"):
+        fit(scene, seed=0, iterations=4, device=CPU, price=2e-3)
 
 
 @pytest.mark.usefixtures("small_windows")
