@@ -42,16 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a name is no reason to fail
     if sys.stderr is None:  # closed: nobody listens
         sys.stderr = io.StringIO()
-    parser = _parser()
+    parser, commands = _parser()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions
         import argcomplete
 
         argcomplete.autocomplete(parser)
-    options, rest = parser.parse_known_args(arguments)
-    if len(rest) == 1 and not rest[0].startswith("-") and getattr(options, "output", "") is None:
-        options.output = rest.pop()  # argparse gives up on an optional OUT when options come before it
-    if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    words = _plain(sys.argv[1:] if arguments is None else arguments)
+    command = commands.get(words[0]) if words else None
+    # Only so may options stand between names, and before an OUT that need not be there.
+    options = command.parse_intermixed_args(words[1:]) if command else parser.parse_args(words)
     try:
         with warnings.catch_warnings():
             if not sys.warnoptions:
@@ -73,6 +72,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # a defect, still told in one line
         return _fail(f"internal error, please report it: {type(error).__name__}: {error}".replace("\n", " "))
     return 0
+
+
+def _plain(arguments: Sequence[str]) -> list[str]:
+    """Without the ``--`` that ends the options: names behind it that look like options get a folder before them."""
+    if "--" not in arguments:
+        return list(arguments)
+    end = list(arguments).index("--")
+    names = [f"./{name}" if name.startswith("-") and name != files.PIPE else name for name in arguments[end + 1 :]]
+    return [*arguments[:end], *names]
 
 
 def _encode(options: argparse.Namespace) -> None:
@@ -118,6 +126,8 @@ def _decode(options: argparse.Namespace) -> None:
         ending = f".{options.format.lower().removeprefix('.')}" if options.format else ".png"
         output = files.PIPE if options.input == files.PIPE else str(Path(options.input).with_suffix(ending))
     files.check_writable(output, options.input)
+    if options.output is None and output != files.PIPE and Path(output).exists() and not options.force:
+        raise PrancImgError(f"{output} is there already; name the output, or replace it with --force")
     if kind is None:
         kind = "PNG" if output == files.PIPE else format_of(Path(output).suffix)
     began = time.perf_counter()
@@ -203,8 +213,9 @@ def _batch(options: argparse.Namespace) -> None:
         strip=options.strip,
         resume=options.resume,
     )
+    Path(options.output).mkdir(parents=True, exist_ok=True)
     summary = options.summary or str(Path(options.output) / "summary.csv")
-    files.check_no_source(summary, *plan.files)
+    files.check_writable(summary, *plan.files)
     outcomes = batch.run(plan, options.jobs, options.cluster, quiet=options.quiet)
     files.write(summary, batch.summary(outcomes, Path(summary).suffix))
     failed = sum(bool(outcome.error) for outcome in outcomes)
@@ -231,8 +242,15 @@ def _completion(options: argparse.Namespace) -> None:
     _print(shellcode(["prancimg"], shell=options.shell))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="prancimg", description="A neural image codec.", allow_abbrev=False)
+def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """Of the command, and of each of its commands by its name."""
+    parser = argparse.ArgumentParser(
+        prog="prancimg",
+        description="A neural image codec.",
+        epilog="example:\n  prancimg encode photo.png photo.prc\n  prancimg decode photo.prc back.png",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("-V", "--version", action="version", version=f"prancimg {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -254,8 +272,10 @@ def _parser() -> argparse.ArgumentParser:
 
     def wishes(added: argparse.ArgumentParser) -> None:
         target = added.add_mutually_exclusive_group()
-        target.add_argument("--bpp", type=_number(float, 1e-6), metavar="R", help="bits per pixel of the file, at most")
-        target.add_argument("--size", type=_number(int, 1), metavar="BYTES", help="bytes of the file, at most")
+        target.add_argument(
+            "--bpp", type=_number(float, 1e-6, 1e6), metavar="R", help="bits per pixel of the file, at most"
+        )
+        target.add_argument("--size", type=_number(int, 1, 2**53), metavar="BYTES", help="bytes of the file, at most")
         target.add_argument("-q", "--quality", type=_number(float, 0, 100), metavar="Q", help="0 to 100 (default: 50)")
         target.add_argument("--psnr", type=_number(float, 1, 100), metavar="DB", help="at least this, in few bytes")
         added.add_argument(
@@ -317,11 +337,12 @@ def _parser() -> argparse.ArgumentParser:
         "  prancimg decode photo.prc detail.png --crop 100,50,64,64 --scale 8\n"
         "  prancimg decode photo.prc - --preview --format jpeg >small.jpg",
     )
-    decode.add_argument("output", metavar="OUT", nargs="?", help="format by its ending (default: IN with .png)")
-    decode.add_argument(
-        "--format", metavar="NAME", help="png, jpeg, webp, avif, tiff, ppm, qoi, ...: whatever the ending"
-    )
-    decode.add_argument("--scale", type=_number(float, 1e-4), metavar="S", help="so many times the size, e.g. 2.5")
+    decode.add_argument("output", metavar="OUT", nargs="?", help="format by its ending (default: IN with .png, if new)")
+    decode.add_argument("-f", "--force", action="store_true", help="without OUT, replace a file that is there")
+    formats = ["png", "jpeg", "webp", "avif", "tiff", "ppm", "qoi"]
+    named = decode.add_argument("--format", metavar="NAME", help=f"{', '.join(formats)}, ...: whatever the ending")
+    vars(named)["completer"] = lambda **_: formats  # argcomplete looks for it there
+    decode.add_argument("--scale", type=_number(float, 1e-4, 1e6), metavar="S", help="so many times the size, e.g. 2.5")
     decode.add_argument("--crop", type=_region, metavar="X,Y,W,H", help="this part only, in pixels of the picture")
     decode.add_argument("--preview", action="store_true", help="from the coarse levels only, a quarter of the size")
     decode.add_argument("--depth", type=int, choices=[8, 16], help="bits a sample (default: those of the original)")
@@ -376,7 +397,7 @@ def _parser() -> argparse.ArgumentParser:
         "",
     )
     completion.add_argument("shell", choices=["bash", "zsh", "fish"])
-    return parser
+    return parser, commands.choices
 
 
 def _region(text: str) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """The command as a user types it, each in a process of its own."""
 
+import io
 import json
 import os
 import pty
@@ -124,6 +125,28 @@ def test_odd_names_after_two_dashes(folder):
     (folder / "-odd name.prc").write_bytes((folder / "phöto.prc").read_bytes())
     assert run("decode", "--", "-odd name.prc", "-ünd.png", cwd=folder).returncode == 0
     assert pixels(folder / "-ünd.png").shape == (96, 128, 3)
+    assert run("decode", "./-odd name.prc", "--scale", "0.5", "--", "-half.png", cwd=folder).returncode == 0
+    assert pixels(folder / "-half.png").shape == (48, 64, 3)
+
+
+def test_a_file_that_was_not_named_is_not_replaced(folder):
+    (folder / "mine.prc").write_bytes((folder / "phöto.prc").read_bytes())
+    (folder / "mine.png").write_bytes(b"the original")
+    told = one_line(run("decode", "mine.prc", cwd=folder))
+    assert "mine.png is there already" in told and "--force" in told
+    assert (folder / "mine.png").read_bytes() == b"the original"
+    assert run("decode", "mine.prc", "--force", cwd=folder).returncode == 0
+    assert pixels(folder / "mine.png").shape == (96, 128, 3)
+    (folder / "mine.png").write_bytes(b"the original")
+    assert run("decode", "mine.prc", "mine.png", cwd=folder).returncode == 0
+    assert pixels(folder / "mine.png").shape == (96, 128, 3)
+
+
+def test_options_may_stand_anywhere(folder):
+    for arguments in (("--preview", "-", "-"), ("-", "--preview", "-"), ("-", "--preview"), ("-", "-", "--preview")):
+        done = run("decode", *arguments, input=(folder / "phöto.prc").read_bytes())
+        with Image.open(io.BytesIO(done.stdout)) as image:
+            assert image.size == (32, 24)
 
 
 def test_what_is_lost_on_the_way_is_said_unless_quiet(folder):
@@ -158,6 +181,7 @@ def test_bash_completes_commands_options_and_choices(tmp_path):
     assert {"encode", "decode", "info", "batch", "compare", "completion"} <= complete("prancimg ")
     assert complete("prancimg decode --sc") == {"--scale"}
     assert complete("prancimg encode a b --model ") == {"field", "siren"}
+    assert {"png", "jpeg", "webp"} <= complete("prancimg decode a --format ")
 
 
 def test_version_and_help():
@@ -165,7 +189,7 @@ def test_version_and_help():
     for command in ([], ["encode"], ["decode"], ["info"], ["batch"], ["compare"], ["completion"]):
         done = run(*command, "--help")
         assert done.returncode == 0 and b"usage: prancimg" in done.stdout
-        assert not command or b"example" in done.stdout
+        assert b"example" in done.stdout
 
 
 def test_an_output_that_cannot_be_written_is_noticed_before_the_work(folder):
@@ -183,6 +207,7 @@ def test_an_output_that_cannot_be_written_is_noticed_before_the_work(folder):
         ("encode", "a", "b", "--bpp", "0"),
         ("encode", "a", "b", "--bpp", "much"),
         ("encode", "a", "b", "--bpp", "nan"),
+        ("encode", "a", "b", "--bpp", "inf"),
         ("encode", "a", "b", "--bpp", "1", "--size", "9"),
         ("encode", "a", "b", "-q", "101"),
         ("encode", "a", "b", "-e", "10"),
@@ -192,10 +217,13 @@ def test_an_output_that_cannot_be_written_is_noticed_before_the_work(folder):
         ("encode", "a", "b", "--qual", "5"),
         ("decode", "a", "b", "c"),
         ("decode", "a", "--scale", "0"),
+        ("decode", "a", "--scale", "inf"),
+        ("decode", "a", "b", "--preview", "c"),
         ("decode", "a", "--crop", "1,2,3"),
         ("decode", "a", "--crop", "1,2,3,x"),
         ("decode", "a", "--depth", "12"),
         ("decode", "a", "--scale", "2", "--frobnicate"),
+        ("decode", "--", "a", "b", "--preview"),
         ("batch", "a"),
         ("batch", "a", "b", "--jobs", "0"),
         ("batch", "a", "b", "--jobs", "2", "--cluster", "c"),

@@ -47,8 +47,7 @@ def test_the_examples_run(tmp_path, monkeypatch, photo):
 def test_options_that_pages_name_exist(page, capsys):
     from prancimg.cli import _parser
 
-    parser = _parser()
-    commands = next(action.choices for action in parser._actions if hasattr(action, "choices") and action.choices)
+    _, commands = _parser()
     known = {option for command in commands.values() for option in command._option_string_actions}
     text = (GUIDE.parents[1] / page).read_text(encoding="utf-8")
     text = re.sub(r"`python -m benchmarks[^`]+`", "", text)  # these have options of their own
