@@ -11,6 +11,7 @@ import csv
 import glob
 import io
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -19,7 +20,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,9 @@ class Outcome:
     input_bytes: int = 0
     bytes: int = 0
     bpp: float = 0.0
-    psnr: float = 0.0
-    """In dB over RGB; 0 where it is not known."""
-    seconds: float = 0.0
+    psnr: float | None = None
+    """In dB over RGB. Of an earlier run's output it is not known, as the time is not."""
+    seconds: float | None = None
     note: str = ""
     error: str = ""
 
@@ -130,15 +131,21 @@ def plan(
     else:
         found = [Path(name) for name in glob.glob(where, recursive=True)]
         root = Path(os.path.commonpath([path.absolute().parent for path in found])) if found else root
-    sources = sorted(path for path in found if path.is_file() and folder.absolute() not in path.absolute().parents)
+    inner = _within(folder, root)  # what an earlier run left there
+    sources = sorted(
+        path
+        for path in found
+        if path.is_file() and path.suffix.lower() != ".prc" and not (inner and inner in path.absolute().parents)
+    )
     if not sources:
         raise PrancImgError(f"{where}: no images there")
     places = [path.absolute().relative_to(root.absolute()) for path in sources]
-    stems = [str(place.with_suffix("")).casefold() for place in places]
+    taken = Counter(str(name).casefold() for place in places for name in (place, place.with_suffix("")))
     tasks, kept = [], []
-    for source, place, stem in zip(sources, places, stems, strict=True):
-        # Two images that differ by their ending alone keep it.
-        name = place.with_suffix(".prc") if stems.count(stem) == 1 else place.with_name(place.name + ".prc")
+    for source, place in zip(sources, places, strict=True):
+        # Images that differ by their ending alone keep it, and so does one whose name is another's but for its ending.
+        alone = taken[str(place.with_suffix("")).casefold()] == 1
+        name = place.with_suffix(".prc") if alone else place.with_name(place.name + ".prc")
         task = Task(source, folder / name, target, options, orient, strip)
         earlier = _kept(task) if resume else None
         if earlier:
@@ -146,6 +153,12 @@ def plan(
         else:
             tasks.append(task)
     return Plan(tasks, kept)
+
+
+def _within(folder: Path, root: Path) -> Path | None:
+    """A folder that lies below ``root``, as a path that begins with it."""
+    inner, outer = folder.resolve(), root.resolve()
+    return root.absolute() / inner.relative_to(outer) if outer in inner.parents else None
 
 
 def run(plan: Plan, jobs: int = 1, cluster: str | None = None, *, quiet: bool = False) -> list[Outcome]:
@@ -249,29 +262,37 @@ def _on_cluster(tasks: Sequence[Task], address: str) -> Results:
         from distributed.scheduler import KilledWorker
     except ImportError as error:
         raise PrancImgError("a cluster needs dask.distributed: pip install 'prancimg[cluster]'") from error
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # the rows say what became of the files
     try:
         client = Client(address, timeout=10, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError, TimeoutError) as error:
         raise PrancImgError(f"no Dask scheduler at {address}: {error or 'timed out'}") from error
     with client:
         waiting, running = deque(tasks), dict[str, Task]()
+        lost = Encoded(error="the connection to the scheduler was lost")
         arriving = as_completed(loop=client.loop)  # type: ignore[no-untyped-call]
 
         def give() -> Results:
-            while waiting and len(running) < _AHEAD * max(1, len(client.scheduler_info(n_workers=-1)["workers"])):
-                task = waiting.popleft()
-                data = _read(task)
-                if isinstance(data, Encoded):
-                    yield task, data
-                    continue
-                future = client.submit(encode_bytes, data, *task.orders, pure=False, retries=0)
-                running[str(future.key)] = task
-                arriving.add(future)  # type: ignore[no-untyped-call]
+            while waiting:
+                try:
+                    if len(running) >= _AHEAD * max(1, len(client.scheduler_info(n_workers=-1)["workers"])):
+                        return
+                    data = _read(waiting[0])
+                    if not isinstance(data, Encoded):
+                        future = client.submit(encode_bytes, data, *waiting[0].orders, pure=False, retries=0)
+                        arriving.add(future)  # type: ignore[no-untyped-call]
+                        running[str(future.key)] = waiting.popleft()
+                        continue
+                except Exception:  # there is no one way in which a client says that its scheduler is gone
+                    data = lost
+                yield waiting.popleft(), data
 
         yield from give()
         for future in arriving:
             try:
                 result = future.result()
+            except CancelledError:  # not by us
+                result = lost
             except KilledWorker:
                 result = Encoded(error="the workers that had it died, perhaps for lack of memory")
             except Exception as error:  # such as a worker without prancimg
@@ -371,9 +392,10 @@ def _display(total: int, quiet: bool) -> Iterator[Any]:
     def table() -> Group:
         rows = Table("file", "", "bytes", "bpp", "dB", "seconds", expand=True)
         for outcome in recent:
-            figures = [f"{outcome.bytes}", f"{outcome.bpp:.4f}", f"{outcome.psnr:.2f}", f"{outcome.seconds:.1f}"]
+            figures = [f"{outcome.bytes}", f"{outcome.bpp:.4f}"]
+            figures += [f"{x:.{places}f}" for x, places in ((outcome.psnr, 2), (outcome.seconds, 1)) if x is not None]
             style = "red" if outcome.error else "dim" if outcome.status == "kept" else ""
-            shown = [outcome.error] if outcome.error else figures if outcome.status == "done" else figures[:2]
+            shown = [outcome.error] if outcome.error else figures
             cells = [Path(outcome.input).name, outcome.status, *shown]
             rows.add_row(*(Text(cell, overflow="ellipsis", no_wrap=True) for cell in cells), style=style)
         return Group(rows, progress)

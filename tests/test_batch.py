@@ -5,6 +5,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -72,6 +74,37 @@ def test_the_output_folder_may_lie_within_the_input_folder(photos, alone, tmp_pa
     ]
 
 
+def test_the_output_folder_may_be_the_input_folder_or_above_it(photos, tmp_path, monkeypatch):
+    pics = tmp_path / "pics"
+    (pics / "sub").mkdir(parents=True)
+    for name in ("a.png", "sub/b.png", "old.prc"):
+        (pics / name).touch()
+    monkeypatch.chdir(tmp_path)
+
+    def outputs(where: str, folder: str) -> set[str]:
+        found = batch.plan(where, Path(folder), TARGET, OPTIONS).tasks
+        return {task.output.resolve().relative_to(tmp_path.resolve()).as_posix() for task in found}
+
+    for folder in ("pics", "./pics", "pics/sub/..", pics):
+        assert outputs("pics", folder) == {"pics/a.prc", "pics/sub/b.prc"}
+    for folder in (".", "pics/..", tmp_path):
+        assert outputs("pics", folder) == {"a.prc", "sub/b.prc"}
+        assert outputs("pics/*", folder) == {"a.prc"}
+    assert outputs("pics/**/*.*", "pics/sub") == {"pics/sub/a.prc"}  # what lies in it is no input
+    assert outputs("pics/sub/*.png", "pics/sub") == {"pics/sub/b.prc"}  # unless all inputs do
+    monkeypatch.chdir(pics)
+    assert outputs(".", ".") == {"pics/a.prc", "pics/sub/b.prc"}
+
+
+def test_no_two_images_have_one_output(tmp_path):
+    names = ("a.png", "a.jpg", "a.png.webp", "b.png.png", "b.png", "C.png", "c.PNG", "d.e.png")
+    for name in names:
+        (tmp_path / name).touch()
+    outputs = {task.source.name: task.output.name for task in batch.plan(str(tmp_path), tmp_path, {}, {}).tasks}
+    assert len(set(outputs.values())) == len(names)
+    assert outputs["a.png"] == "a.png.prc" != outputs["a.png.webp"] and outputs["d.e.png"] == "d.e.prc"
+
+
 def test_two_processes_make_the_same_files_and_one_bad_file_stops_nothing(photos, alone, tmp_path, capsys):
     out = tmp_path / "out dir"
     assert main(["batch", str(photos), str(out), "-q", "20", "-e", "1", "--jobs", "2"]) == 1
@@ -105,7 +138,9 @@ def test_resuming_does_what_is_missing(photos, alone, tmp_path, capsys, monkeypa
     assert main(["batch", str(photos), str(tmp_path), "--resume", "--summary", str(summary)]) == 1
     assert "2 done, 3 kept, 1 failed" in capsys.readouterr().err
     assert made(tmp_path) == alone
-    statuses = {Path(row["input"]).name: row["status"] for row in json.loads(summary.read_bytes())}
+    rows = {Path(row["input"]).name: row for row in json.loads(summary.read_bytes())}
+    statuses = {name: row["status"] for name, row in rows.items()}
+    assert rows["c.png"]["psnr"] is rows["c.png"]["seconds"] is None and rows["c.png"]["bytes"] > 0
     assert statuses["c.png"] == "kept" and statuses["broken.png"] == "failed" and statuses["a.jpg"] == "done"
 
 
@@ -184,6 +219,43 @@ def test_a_cluster_makes_the_same_files_though_a_worker_is_killed(photos, alone,
         assert data == alone["a.png.prc" if "a" in name else "süd/c.prc"]
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_when_the_scheduler_is_lost_the_other_files_have_failed(photos, tmp_path, monkeypatch, capsys):
+    distributed = pytest.importorskip("distributed")
+
+    class Impatient(distributed.Client):
+        def __init__(self, address, timeout, **options):
+            super().__init__(address, timeout=1, **options)
+
+    monkeypatch.setattr(distributed, "Client", Impatient)
+    many = tmp_path / "many"
+    many.mkdir()
+    for i in range(6):
+        (many / f"{i}.png").write_bytes((photos / "a.png").read_bytes())
+    code = """if 1:
+        import distributed
+        cluster = distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp"
+        )
+        print(cluster.scheduler_address, flush=True)
+        input()
+    """
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) as scheduler:
+        address = scheduler.stdout.readline().strip()
+        assert address.startswith("tcp:")
+        stored = batch._stored
+        monkeypatch.setattr(batch, "_stored", lambda *what: (scheduler.kill(), stored(*what))[1])
+        out = tmp_path / "out"
+        assert main(["batch", str(many), str(out), "-q", "20", "-e", "1", "--cluster", address]) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 8 and told[-1] == f"prancimg: 5 of 6 files failed; {out / 'summary.csv'} says why"
+    with (out / "summary.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["status"] for row in rows) == ["done"] + ["failed"] * 5
+    assert {row["error"] for row in rows} == {"", "the connection to the scheduler was lost"}
+
+
 def test_a_cluster_that_is_not_there_is_one_line(photos, tmp_path, capsys, monkeypatch):
     pytest.importorskip("distributed")
     arguments = ["batch", str(photos), str(tmp_path / "out"), "--cluster"]
@@ -192,6 +264,13 @@ def test_a_cluster_that_is_not_there_is_one_line(photos, tmp_path, capsys, monke
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     assert main([*arguments, "tcp://127.0.0.1:1"]) == 1
     assert "prancimg[cluster]" in capsys.readouterr().err
+
+
+def test_a_summary_that_cannot_be_written_is_noticed_before_the_work(photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(batch, "run", lambda *_, **__: pytest.fail("work was begun"))
+    assert main(["batch", str(photos), str(tmp_path / "out"), "--summary", str(tmp_path / "none" / "s.csv")]) == 1
+    told = capsys.readouterr().err
+    assert "No such file or directory" in told and told.count("\n") == 1
 
 
 def test_the_live_table_fits_a_terminal(monkeypatch):
@@ -206,6 +285,12 @@ def test_the_live_table_fits_a_terminal(monkeypatch):
         show(batch.Outcome("in/c.png", "x", "failed", error="not an image"))
         shown = __import__("sys").stderr
     assert all(text in shown.getvalue() for text in ("a long name.png", "30.10", "kept", "not an image", "3/3"))
+
+
+def test_what_is_not_known_is_an_empty_cell():
+    kept = batch.Outcome("in/b.png", "x", "kept", 24, 16, 900, 88, 2.06)
+    (row,) = csv.DictReader(batch.summary([kept], ".csv").decode().splitlines())
+    assert (row["bytes"], row["bpp"], row["psnr"], row["seconds"]) == ("88", "2.06", "", "")
 
 
 def test_totals():
