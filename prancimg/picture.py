@@ -19,9 +19,9 @@ from prancimg import files
 from prancimg.errors import PrancImgError
 from prancimg.extras import Metadata, Samples
 
-ImageLike = str | os.PathLike[str] | BinaryIO | Image.Image | np.ndarray
+ImageLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray
 
-DEEP_FORMATS = ("PNG", "TIFF")
+DEEP_FORMATS = ("PNG", "TIFF", "PPM")
 """Formats that can hold 16 bits a sample in colour here."""
 _ORIENTATION = 0x0112
 _PREFIX = b"Exif\0\0"
@@ -35,6 +35,8 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
     8: lambda x: x[:, ::-1].swapaxes(0, 1),
 }
+_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+_PREMULTIPLIED, _PLAIN_ALPHA = 1, 2
 # Tags of a TIFF file that say how it is stored, which is nothing to carry on.
 _STORAGE = {
     254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 284, 288, 289, 292, 293, 297, 317, 320,
@@ -57,7 +59,7 @@ class Picture:
 
 
 def load_picture(image: ImageLike, *, orient: bool = True) -> Picture:
-    """A path, an open file, a Pillow image or an array, with all that belongs to it.
+    """A path, the bytes of a file, an open one, a Pillow image or an array, with all that belongs to it.
 
     Args:
         image: arrays are uint8 or uint16, (H, W), (H, W, 3) or (H, W, 4).
@@ -72,7 +74,7 @@ def load_picture(image: ImageLike, *, orient: bool = True) -> Picture:
     data = b""
     try:
         if not isinstance(image, Image.Image):
-            data = files.read(image) if isinstance(image, str | os.PathLike) else files.read_all(image)
+            data = _bytes(image)
             image = Image.open(io.BytesIO(data))
         return _from_image(image, data, orient)
     except UnidentifiedImageError as error:
@@ -89,6 +91,15 @@ def load_picture(image: ImageLike, *, orient: bool = True) -> Picture:
         if error.errno is None:  # the file could be read, the picture in it could not
             raise PrancImgError(f"the image is broken: {error}") from error
         raise
+
+
+def _bytes(image: str | os.PathLike[str] | bytes | BinaryIO) -> bytes:
+    if isinstance(image, str | os.PathLike):
+        return files.read(image)
+    data = files.read_all(image) if not isinstance(image, bytes) and hasattr(image, "read") else image
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise PrancImgError(f"{type(image).__name__} is no picture, and no path or binary file of one")
+    return bytes(data)
 
 
 def _from_array(array: np.ndarray) -> Picture:
@@ -140,11 +151,9 @@ def _filled(colors: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 def _from_image(image: Image.Image, data: bytes, orient: bool) -> Picture:
     mode, notes, deep = image.mode, [], None
-    reduced = any(";16" in str(tile) for tile in getattr(image, "tile", ())) and not mode.startswith("I")
-    if reduced:
-        deep = _deep_samples(data, image.format)
-        if deep is None:
-            notes.append("16-bit samples reduced to 8 bits (pip install 'prancimg[deep]' to keep them)")
+    if _is_deep(image) and not mode.startswith("I"):
+        deep, said = _deep_samples(data, image)
+        notes += said
     if deep is None:
         image.load()  # which turns a TIFF file upright and puts that into its metadata
     metadata, turned = _metadata(image)
@@ -159,6 +168,10 @@ def _from_image(image: Image.Image, data: bytes, orient: bool) -> Picture:
         if samples.min() < 0 or samples.max() > 65535:
             raise PrancImgError("the image has integer samples beyond 16 bits")
         colors = samples.astype(np.uint16)[:, :, None]
+        if isinstance(clear := image.info.get("transparency"), int):
+            alpha = np.where(samples == clear, 0, 65535).astype(np.uint16)
+        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            colors = 65535 - colors
     elif mode == "F":
         raise PrancImgError("the image has floating-point samples; 8 or 16 bits are needed")
     else:
@@ -184,25 +197,60 @@ def _from_image(image: Image.Image, data: bytes, orient: bool) -> Picture:
 _MODES = {"P": "palette", "PA": "palette", "1": "black and white", "YCbCr": "YCbCr"}
 
 
-def _deep_samples(data: bytes, kind: str | None) -> np.ndarray | None:
-    """The 16-bit samples (H, W, channels) of a PNG or TIFF file, if the libraries that read them are here."""
+def _is_deep(image: Image.Image) -> bool:
+    """Whether an image that is not loaded yet has 16 bits a sample in its file."""
+    if image.format == "TIFF":
+        return 16 in getattr(image, "tag_v2", {}).get(_BITS, ())
+    tiles = getattr(image, "tile", ())
+    if image.format == "PPM":
+        return any(isinstance(tile[3], tuple) and tile[3][-1] > 255 for tile in tiles)
+    return any(";16" in str(tile) for tile in tiles)
+
+
+def _deep_samples(data: bytes, image: Image.Image) -> tuple[np.ndarray | None, list[str]]:
+    """The 16-bit samples (H, W, channels) of a file, if what reads them is here, and what is lost, in words."""
+    reduced = "16-bit samples reduced to 8 bits"
     try:
-        if kind == "PNG" and data:
+        if image.format == "PNG" and data:
             import imagecodecs
 
-            samples = imagecodecs.png_decode(data)
-        elif kind == "TIFF" and data:
-            import tifffile
-
-            samples = tifffile.imread(io.BytesIO(data), key=0)
-        else:
-            return None
+            samples = np.atleast_3d(imagecodecs.png_decode(data))
+            return (samples, []) if samples.dtype == np.uint16 else (None, [reduced])
+        if image.format == "TIFF" and data:
+            found, notes = _tiff_samples(data)
+            return found, notes if found is not None else [reduced]
+        tile = getattr(image, "tile", [("",)])[0]
+        if image.format == "PPM" and data and tile[0] == "ppm":
+            _, _, offset, (_, most) = tile
+            samples = np.frombuffer(data, ">u2", image.height * image.width * 3, offset) * (65535 / most)
+            samples = np.rint(np.minimum(samples, 65535)).astype(np.uint16)
+            return samples.reshape(image.height, image.width, 3), []
     except ImportError:
-        return None
+        return None, [f"{reduced} (pip install 'prancimg[deep]' to keep them)"]
     except Exception as error:  # each library has its own
         raise PrancImgError(f"the image is broken: {error}") from error
-    samples = np.atleast_3d(np.asarray(samples))
-    return samples if samples.dtype == np.uint16 and samples.shape[2] in (1, 2, 3, 4) else None
+    return None, [reduced]
+
+
+def _tiff_samples(data: bytes) -> tuple[np.ndarray | None, list[str]]:
+    """Grey or RGB, with plain alpha if there is any; None for other kinds of colour."""
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages.first
+        samples, extra = page.asarray(), [int(kind) for kind in page.extrasamples] or [_PLAIN_ALPHA]
+        count = {_WHITE_IS_ZERO: 1, 1: 1, 2: 3}.get(int(page.photometric))
+    samples = np.moveaxis(samples, 0, -1) if page.axes.startswith("S") else np.atleast_3d(samples)
+    if count is None or samples.dtype != np.uint16 or not count <= samples.shape[2] <= count + 1:
+        return None, []
+    colors, alpha = samples[:, :, :count], samples[:, :, count:]
+    if page.photometric == _WHITE_IS_ZERO:
+        colors = 65535 - colors
+    if alpha.size and extra[0] not in (_PREMULTIPLIED, _PLAIN_ALPHA):
+        return colors, ["a channel that is neither colour nor transparency is left out"]
+    if alpha.size and extra[0] == _PREMULTIPLIED:
+        colors = np.rint(np.minimum(colors * (65535 / np.maximum(alpha, 1)), 65535)).astype(np.uint16)
+    return np.concatenate([colors, alpha], 2), []
 
 
 def _from_cmyk(image: Image.Image, metadata: Metadata) -> Image.Image:
@@ -306,28 +354,36 @@ def format_of(name: str) -> str:
 def save_samples(samples: np.ndarray, metadata: Metadata, kind: str) -> tuple[bytes, list[str]]:
     """Samples (H, W, 1 to 4) as an image file of a Pillow format, and what could not be kept, in words."""
     notes: list[str] = []
+    if samples.shape[2] in (2, 4) and kind in ("JPEG", "PPM", "BMP", "MPO", "PCX", "EPS", "PDF"):
+        notes.append(f"{kind} has no transparency: flattened onto white")
+        most = np.iinfo(samples.dtype).max
+        share = samples[:, :, -1:] / most
+        samples = np.rint(share * samples[:, :, :-1] + (1 - share) * most).astype(samples.dtype)
+    metadata, lost = _held(metadata, kind)
+    notes += lost
+    if samples.dtype == np.uint16 and kind == "TIFF" and samples.shape[2] == 2:
+        notes.append("grey of 16 bits with transparency written as RGB, which more programs read")
+        samples = samples[:, :, [0, 0, 0, 1]]
     if samples.dtype == np.uint16 and (samples.shape[2] > 1 or kind not in DEEP_FORMATS):
         deep = _deep_file(samples, metadata, kind)
         if deep is not None:
             return deep, notes
-        hint = " (pip install 'prancimg[deep]' to keep them)" if kind in DEEP_FORMATS else f", {kind} has no more"
+        hint = (
+            " (pip install 'prancimg[deep]' to keep them)"
+            if kind in DEEP_FORMATS
+            else f": {kind} is not written with more"
+        )
         notes.append(f"16-bit samples reduced to 8 bits{hint}")
         samples = np.rint(samples / 257).astype(np.uint8)
     image = to_image(samples, metadata)
-    if "A" in image.getbands() and kind in ("JPEG", "PPM", "BMP", "MPO", "PCX", "EPS", "PDF"):
-        notes.append(f"{kind} has no transparency: flattened onto white")
-        whole = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), whole).convert(image.mode[:-1])
     if kind in ("QOI", "WEBP", "AVIF") and image.mode.startswith("L"):
         image = image.convert("RGBA" if "A" in image.mode else "RGB")
     image.info.clear()  # some writers look there for what they are not given
-    held, lost = _held(metadata, kind)
-    notes += lost
     buffer = io.BytesIO()
     try:
         if kind in _JPEG and max(image.size) > _JPEG_SIDE:  # its library would say so by itself, on stderr
             raise ValueError(f"no side may have more than {_JPEG_SIDE} pixels")
-        image.save(buffer, kind, **_parameters(held, kind))
+        image.save(buffer, kind, **_parameters(metadata, kind))
     except MemoryError:
         raise
     except Exception as error:  # each writer has its own
@@ -335,22 +391,23 @@ def save_samples(samples: np.ndarray, metadata: Metadata, kind: str) -> tuple[by
     return buffer.getvalue(), notes
 
 
-def _held(metadata: Metadata, kind: str) -> tuple[dict[str, bytes], list[str]]:
+def _held(metadata: Metadata, kind: str) -> tuple[Metadata, list[str]]:
     """What a format takes of them, and in words what it does not."""
-    held = {what: data for what in ("icc", "exif", "xmp") if (data := getattr(metadata, what))}
+    given = [what.upper() for what in ("icc", "exif", "xmp") if getattr(metadata, what)]
     if kind not in _CARRIERS:
-        return {}, [f"{kind} does not hold {' and '.join(map(str.upper, held))}: left out"] if held else []
+        return Metadata(), [f"{kind} does not hold {' and '.join(given)}: left out"] if given else []
     notes = []
     for what, most in _JPEG_MOST.items() if kind == "JPEG" else ():
-        if len(held.get(what, b"")) > most:
-            notes.append(f"JPEG does not hold {len(held.pop(what))} bytes of {what.upper()}: left out")
-    if "exif" in held and kind in ("TIFF", "AVIF"):  # whose writers read it
+        if (size := len(getattr(metadata, what))) > most:
+            notes.append(f"JPEG does not hold {size} bytes of {what.upper()}: left out")
+            metadata = replace(metadata, **{what: b""})
+    if metadata.exif and kind in ("TIFF", "AVIF"):  # whose writers read it
         try:
-            _tags(held["exif"])
+            _tags(metadata.exif)
         except PrancImgError as error:
             notes.append(f"{error}: left out")
-            del held["exif"]
-    return held, notes
+            metadata = replace(metadata, exif=b"")
+    return metadata, notes
 
 
 _JPEG, _JPEG_SIDE = ("JPEG", "MPO", "PDF"), 65500
@@ -360,23 +417,23 @@ _CARRIERS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF")
 """Formats that Pillow writes a colour profile, EXIF and XMP to."""
 
 
-def _parameters(held: dict[str, bytes], kind: str) -> dict[str, Any]:
+def _parameters(metadata: Metadata, kind: str) -> dict[str, Any]:
     """What Pillow's save takes for them."""
-    parameters = dict(_QUALITY.get(kind, {})) | ({"icc_profile": held["icc"]} if "icc" in held else {})
+    parameters = dict(_QUALITY.get(kind, {})) | ({"icc_profile": metadata.icc} if metadata.icc else {})
     if kind == "TIFF":
-        tags = _tags(held.get("exif", b""))
-        if "xmp" in held:
-            tags[_XMP_TAG] = held["xmp"]
+        tags = _tags(metadata.exif)
+        if metadata.xmp:
+            tags[_XMP_TAG] = metadata.xmp
         return parameters | ({"exif": tags} if len(tags) else {})
-    if "exif" in held:
-        parameters["exif"] = _PREFIX + held["exif"]
-    if "xmp" in held and kind == "PNG":
+    if metadata.exif:
+        parameters["exif"] = _PREFIX + metadata.exif
+    if metadata.xmp and kind == "PNG":
         from PIL.PngImagePlugin import PngInfo
 
         parameters["pnginfo"] = PngInfo()
-        parameters["pnginfo"].add_itxt(_XMP_KEYWORD, held["xmp"].decode("utf-8", "replace"))
-    elif "xmp" in held:
-        parameters["xmp"] = held["xmp"]
+        parameters["pnginfo"].add_itxt(_XMP_KEYWORD, metadata.xmp.decode("utf-8", "replace"))
+    elif metadata.xmp:
+        parameters["xmp"] = metadata.xmp
     return parameters
 
 
@@ -391,14 +448,17 @@ _XMP_TAG, _XMP_KEYWORD = 700, "XML:com.adobe.xmp"
 
 
 def _deep_file(samples: np.ndarray, metadata: Metadata, kind: str) -> bytes | None:
-    """16-bit samples as PNG or TIFF with their metadata, or None without a library that writes them."""
-    channels = samples.shape[2]
-    samples = np.ascontiguousarray(samples[:, :, 0] if channels == 1 else samples)
+    """16-bit colour with its metadata as PNG, TIFF or PPM, or None without what writes that."""
+    height, width, channels = samples.shape
     try:
+        if kind == "PPM" and channels == 3:
+            return b"P6 %d %d 65535\n" % (width, height) + samples.astype(">u2").tobytes()
+        if kind == "TIFF":
+            return _tiff_file(samples, metadata)
         if kind == "PNG":
             import imagecodecs
 
-            data = bytes(imagecodecs.png_encode(samples))
+            data = bytes(imagecodecs.png_encode(np.ascontiguousarray(samples)))
             chunks = []
             if metadata.icc:
                 chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc, 9)))
@@ -411,21 +471,6 @@ def _deep_file(samples: np.ndarray, metadata: Metadata, kind: str) -> bytes | No
                 for name, body in chunks
             ]
             return data[:33] + b"".join(packed) + data[33:]  # behind the signature and IHDR
-        if kind == "TIFF":
-            import tifffile
-
-            buffer = io.BytesIO()
-            tifffile.imwrite(
-                buffer,
-                samples,
-                photometric="rgb" if channels > 2 else "minisblack",
-                extrasamples=["unassalpha"] if channels in (2, 4) else None,
-                compression="zlib",
-                metadata=None,
-                iccprofile=metadata.icc or None,
-                extratags=[(_XMP_TAG, 1, len(metadata.xmp), metadata.xmp, True)] if metadata.xmp else (),
-            )
-            return buffer.getvalue()
     except ImportError:
         pass
     except MemoryError:
@@ -433,6 +478,26 @@ def _deep_file(samples: np.ndarray, metadata: Metadata, kind: str) -> bytes | No
     except Exception as error:  # each library has its own
         raise PrancImgError(f"cannot write {kind}: {error}") from error
     return None
+
+
+def _tiff_file(samples: np.ndarray, metadata: Metadata) -> bytes:
+    """16-bit RGB or RGBA as TIFF: Pillow writes the tags, EXIF's among them, but has no mode for such pictures."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+    from PIL.TiffTags import TAGS_V2_GROUPS
+
+    (height, width, channels), packed = samples.shape, zlib.compress(samples.astype("<u2").tobytes())
+    tags, exif = ImageFileDirectory_v2(), _parameters(metadata, "TIFF").get("exif", Image.Exif())
+    for tag in exif:
+        tags[tag] = exif.get_ifd(tag) if tag in TAGS_V2_GROUPS else exif[tag]
+    if metadata.icc:
+        tags[34675] = metadata.icc
+    storage = {256: width, 257: height, _BITS: (16,) * channels, 259: 8, _PHOTOMETRIC: 2, 273: 0, 277: channels}
+    storage |= {278: height, 279: len(packed), 284: 1} | ({338: _PLAIN_ALPHA} if channels == 4 else {})
+    for tag, value in storage.items():
+        tags[tag] = value
+    buffer = io.BytesIO()
+    tags.save(buffer)
+    return buffer.getvalue() + packed
 
 
 def plane_to_png(plane: np.ndarray) -> bytes:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -157,17 +158,95 @@ def deep_pixels(channels: int) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_sixteen_bits_travel_through_image_files(kind, channels, icc):
     samples = deep_pixels(4)[:, :, [0, 3]] if channels == 2 else deep_pixels(channels)
-    data, notes = save_samples(samples, Metadata(icc=icc, xmp=UPRIGHT), kind)
-    assert notes == []
-    if kind == "TIFF" and channels == 2:
-        assert np.array_equal(tifffile.imread(io.BytesIO(data)), samples)  # Pillow does not read these
-        return
+    data, notes = save_samples(samples, Metadata(icc, exif(1)[6:], UPRIGHT), kind)
+    coloured = kind == "TIFF" and channels == 2  # no program reads the other
+    assert ["written as RGB" in note for note in notes] == [True] * coloured
     picture = load_picture(io.BytesIO(data), orient=False)
-    assert picture.samples == Samples(grey=channels < 3, depth=16) and picture.notes == ()
+    assert picture.samples == Samples(grey=channels < 3 and not coloured, depth=16) and picture.notes == ()
     assert np.allclose(picture.colors * 257, samples[:, :, : 3 if channels > 2 else 1])
-    assert picture.metadata.icc == icc
+    assert picture.metadata.icc == icc and picture.metadata.xmp == UPRIGHT
+    tags = Image.Exif()
+    tags.load(picture.metadata.exif)
+    assert tags[0x010E].strip("\0") == "a picture"
     if channels in (2, 4):
         assert np.array_equal(picture.alpha, samples[:, :, -1])
+
+
+def test_tiff_files_of_sixteen_bits_keep_what_exif_nests():
+    tags = Image.Exif()
+    tags[ORIENTATION] = 6
+    tags.get_ifd(0x8769)[0x9003] = "2024:05:06 07:08:09"
+    tags.get_ifd(0x8825)[1] = "N"
+    data, _ = save_samples(deep_pixels(3), Metadata(exif=tags.tobytes()[6:]), "TIFF")
+    found = Image.Exif()
+    found.load(load_picture(io.BytesIO(data), orient=False).metadata.exif)
+    assert found[ORIENTATION] == 6 and found.get_ifd(0x8769)[0x9003] == "2024:05:06 07:08:09"
+    assert found.get_ifd(0x8825)[1] == "N"
+    assert np.array_equal(tifffile.imread(io.BytesIO(data)), deep_pixels(3))
+
+
+def tiff(samples: np.ndarray, photometric: str, **options) -> io.BytesIO:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, samples, photometric=photometric, **options)
+    buffer.seek(0)
+    return buffer
+
+
+def test_kinds_of_tiff_files_of_sixteen_bits():
+    rgb, rgba = deep_pixels(3), deep_pixels(4)
+    planes = np.ascontiguousarray(rgb.transpose(2, 0, 1))
+    assert np.allclose(load_picture(tiff(planes, "rgb", planarconfig="separate")).colors * 257, rgb)
+    white = load_picture(tiff(65535 - rgb[:, :, 0], "miniswhite"))
+    assert np.allclose(white.colors[:, :, 0] * 257, rgb[:, :, 0]) and white.samples == Samples(grey=True, depth=16)
+    extra = load_picture(tiff(rgba, "rgb", extrasamples=["unspecified"]))
+    assert np.allclose(extra.colors * 257, rgb) and extra.alpha is None
+    assert extra.notes == ("a channel that is neither colour nor transparency is left out",)
+    times = np.concatenate([np.rint(rgb * (rgba[:, :, 3:] / 65535)).astype(np.uint16), rgba[:, :, 3:]], 2)
+    divided = load_picture(tiff(times, "rgb", extrasamples=["assocalpha"]))
+    assert np.abs(divided.colors * 257 - rgb).max() <= 2 and np.array_equal(divided.alpha, rgba[:, :, 3])
+    inks = load_picture(tiff(65535 - rgba // 2, "separated"))
+    assert inks.alpha is None and inks.notes == ("16-bit samples reduced to 8 bits", "CMYK converted to RGB")
+    eight = Image.fromarray(((65535 - rgba // 2) >> 8).astype(np.uint8), "CMYK").convert("RGB")
+    assert np.array_equal(inks.colors, eight)
+
+
+def test_one_value_of_grey_may_be_clear():
+    samples = deep_pixels(1)[:, :, 0]
+    data, chunk = imagecodecs.png_encode(samples), b"tRNS" + int(samples[3, 4]).to_bytes(2, "big")
+    chunk = (2).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    picture = load_picture(io.BytesIO(data[:33] + chunk + data[33:]))
+    assert picture.samples == Samples(grey=True, depth=16)
+    assert np.array_equal(picture.alpha == 0, samples == samples[3, 4])
+
+
+@pytest.mark.parametrize("most", [65535, 1000])
+def test_ppm_files_hold_sixteen_bits(most):
+    samples = np.minimum(deep_pixels(3), most)
+    source = b"P6\n# a word\n32 24 %d\n" % most + samples.astype(">u2").tobytes()
+    picture = load_picture(io.BytesIO(source))
+    assert picture.samples.depth == 16 and picture.notes == ()
+    assert np.abs(picture.colors * 257 - samples * (65535 / most)).max() <= 0.51
+    text = b"P3 32 24 65535 " + " ".join(map(str, samples.ravel())).encode()
+    assert load_picture(io.BytesIO(text)).notes == ("16-bit samples reduced to 8 bits",)
+    with pytest.raises(PrancImgError, match="broken"):
+        load_picture(io.BytesIO(source[:-1]))
+    for channels in (1, 3):
+        data, notes = save_samples(deep_pixels(channels), Metadata(), "PPM")
+        assert notes == [] and np.allclose(load_picture(io.BytesIO(data)).colors * 257, deep_pixels(channels))
+    data, notes = save_samples(deep_pixels(4), Metadata(), "PPM")
+    assert notes == ["PPM has no transparency: flattened onto white"]
+    share = deep_pixels(4)[:, :, 3:] / 65535
+    flat = share * deep_pixels(3) + (1 - share) * 65535
+    assert np.abs(load_picture(io.BytesIO(data)).colors * 257 - flat).max() <= 0.51
+
+
+def test_bytes_and_what_is_no_picture(small):
+    data = file(small, "PNG").getvalue()
+    for image in (data, bytearray(data), io.BytesIO(data)):
+        assert np.array_equal(load_picture(image).colors, small)
+    for nothing in (None, 7, [1, 2], io.StringIO("text")):
+        with pytest.raises(PrancImgError, match="no picture"):
+            load_picture(nothing)
 
 
 def test_sixteen_bits_are_more_than_eight():
@@ -191,7 +270,7 @@ def test_sixteen_bits_are_reduced_with_a_word_where_nobody_can_keep_them(monkeyp
     _, notes = save_samples(deep_pixels(3), Metadata(), "PNG")
     assert "prancimg[deep]" in notes[0]
     _, notes = save_samples(deep_pixels(3), Metadata(), "JPEG")
-    assert notes == ["16-bit samples reduced to 8 bits, JPEG has no more"]
+    assert notes == ["16-bit samples reduced to 8 bits: JPEG is not written with more"]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -212,10 +291,6 @@ def test_orientation_of_tiff_files_is_applied_once(deep):
     samples = deep_pixels(3)[:4, :6]
     samples = samples if deep else (samples >> 8).astype(np.uint8)
     data, _ = save_samples(samples, Metadata(exif=exif(6)[6:]), "TIFF")
-    if deep:  # that library is not asked to write EXIF
-        buffer = io.BytesIO()
-        tifffile.imwrite(buffer, samples, photometric="rgb", extratags=[(ORIENTATION, 3, 1, 6, True)])
-        data = buffer.getvalue()
     upright = load_picture(io.BytesIO(data))
     assert np.allclose(upright.colors * (257 if deep else 1), np.rot90(samples, -1))
     tags = Image.Exif()
@@ -294,8 +369,10 @@ ODD = {
 @pytest.mark.filterwarnings("ignore:.*EXIF|Metadata Warning|Tag data:UserWarning")
 @pytest.mark.parametrize("name", ODD)
 def test_exif_that_makes_no_sense_spoils_no_picture(small, name):
-    for kind in ("PNG", "JPEG", "WEBP", "AVIF", "TIFF"):
-        data, notes = save_samples(np.asarray(small), Metadata(exif=ODD[name]), kind)
+    files = [(np.asarray(small), kind) for kind in ("PNG", "JPEG", "WEBP", "AVIF", "TIFF")]
+    files += [(deep_pixels(3), kind) for kind in ("PNG", "TIFF")]
+    for samples, kind in files:
+        data, notes = save_samples(samples, Metadata(exif=ODD[name]), kind)
         with Image.open(io.BytesIO(data)) as back:
             back.load()
             assert {*back.size} == {*small.size} and all("EXIF is broken" in note for note in notes)
