@@ -50,9 +50,9 @@ def encode(
     At most one of ``bpp``, ``size``, ``quality`` and ``psnr`` may be given; without any, ``quality`` is 50.
 
     Args:
-        image: a path, an open file, a Pillow image, or a uint8 or uint16 array (H, W), (H, W, 3) or (H, W, 4). Grey
-            stays grey, transparency stays, palettes and CMYK become RGB; 16 bits a sample are used where they can be
-            read (arrays and grey always, other PNG and TIFF files with the extra ``deep``).
+        image: a path, an open file or its bytes, a Pillow image, or a uint8 or uint16 array (H, W), (H, W, 3) or
+            (H, W, 4). Grey stays grey, transparency stays, palettes and CMYK become RGB; 16 bits a sample are used
+            where they can be read (arrays, grey and PPM always, PNG and TIFF files with the extra ``deep``).
         bpp: bits per pixel of the whole file: never more, and at least 97 % of it where the picture can use them.
         size: bytes of the whole file, likewise.
         quality: 0 (smallest) to 100, in even steps of the logarithm of the price of a bit.
@@ -173,7 +173,7 @@ def _coded_alpha(
 
 
 def decode(source: DataLike, *, max_pixels: int | None = MAX_PIXELS, allow_partial: bool = False) -> Image.Image:
-    """The picture in a .prc file (bytes, or a path): a Pillow image of mode RGB, RGBA, L, LA or (16 bits) I;16.
+    """The picture in a .prc file (bytes, a path, an open file): a Pillow image, RGB, RGBA, L, LA or (16 bits) I;16.
 
     Colour of 16 bits comes as 8, because Pillow has no such mode; ``prancimg.open(source).array()`` has it all.
 

@@ -45,7 +45,7 @@ class Target:
         given = [name for name in ("bpp", "size", "quality", "psnr") if getattr(self, name) is not None]
         if len(given) > 1:
             raise PrancImgError(f"only one of {' and '.join(given)} can be asked for")
-        for name, top in (("bpp", math.inf), ("size", math.inf), ("psnr", 100)):
+        for name, top in (("bpp", 1e6), ("size", 2**53), ("psnr", 100)):
             value = getattr(self, name)
             if value is not None and not 0 < value <= top:
                 raise PrancImgError(f"{name} {value} is out of range")

@@ -11,7 +11,7 @@ from prancimg.layout import Kind
 
 
 def info(source: DataLike) -> dict[str, Any]:
-    """What a .prc file (bytes, or a path) says of itself, without rendering it. All checksums are verified."""
+    """What a .prc file (bytes, a path, an open file) says of itself, not rendered. All checksums are verified."""
     data = read_bytes(source)
     header, segments = read_header(data, None)
     extras = Extras.read(segments)
@@ -24,6 +24,7 @@ def info(source: DataLike) -> dict[str, Any]:
         "depth": extras.samples.depth,
         "bytes": len(data),
         "bpp": 8 * len(data) / (header.width * header.height),
+        "checksums": len(segments),
         "model": "field" if header.channels else "siren",
         "hidden": header.hidden,
         "layers": header.layers,

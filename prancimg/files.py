@@ -12,7 +12,7 @@ from typing import BinaryIO
 from prancimg.bitstream import MAX_FILE, SIGNATURE
 from prancimg.errors import PrancImgError
 
-DataLike = bytes | bytearray | memoryview | str | os.PathLike[str]
+DataLike = bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO
 PIPE = "-"
 
 
@@ -45,8 +45,15 @@ def _opened(name: str | os.PathLike[str]) -> contextlib.AbstractContextManager[B
 
 
 def read_bytes(source: DataLike) -> bytes:
-    """The bytes of a .prc file (bytes, or a path)."""
-    return read_prc(source) if isinstance(source, str | os.PathLike) else bytes(source)
+    """The bytes of a .prc file (bytes, a path, an open file)."""
+    if isinstance(source, str | os.PathLike):
+        return read_prc(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source)
+    data = _beginning(source) if hasattr(source, "read") else None
+    if not isinstance(data, bytes):
+        raise PrancImgError(f"{type(source).__name__} is no .prc file, and no path or binary file of one")
+    return data
 
 
 def _beginning(file: BinaryIO, signature: bytes = SIGNATURE) -> bytes:

@@ -195,7 +195,7 @@ class LazyImage:
 
 
 def open_image(source: DataLike, *, max_pixels: int | None = MAX_PIXELS, allow_partial: bool = False) -> LazyImage:
-    """Open a .prc file (bytes, or a path) without decoding it: ``prancimg.open``.
+    """Open a .prc file (bytes, a path, an open file) without decoding it: ``prancimg.open``.
 
     >>> picture = prancimg.open("photo.prc")
     >>> picture.render(region=(100, 50, 64, 64), size=(640, 640)).save("detail.png")

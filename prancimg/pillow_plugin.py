@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from inspect import signature
 from typing import IO, TYPE_CHECKING
 
 from PIL import Image, ImageFile
@@ -56,7 +57,7 @@ def register_pillow_plugin() -> None:
     """Teach Pillow the format: ``Image.open("x.prc")`` and ``image.save("x.prc", bpp=0.3)``.
 
     ``save`` takes all options of :func:`prancimg.encode`. Like Pillow's other writers it keeps the image's colour
-    profile and XMP, writes EXIF only if it is given, and does not turn the picture.
+    profile and XMP, writes EXIF only if it is given, does not turn the picture, and ignores options of other formats.
     """
     Image.register_open(FORMAT, PrcImageFile, lambda prefix: prefix.startswith(SIGNATURE))
     Image.register_save(FORMAT, _save)
@@ -67,11 +68,8 @@ def register_pillow_plugin() -> None:
 def _save(image: Image.Image, file: IO[bytes], filename: str | bytes | os.PathLike[str]) -> None:
     from prancimg.codec import encode
 
-    options = dict(image.encoderinfo)
-    exif = options.pop("exif", b"") or b""
+    options = {name: value for name, value in image.encoderinfo.items() if name in signature(encode).parameters}
+    exif = options.get("exif") or b""
     if isinstance(exif, Image.Exif):
         exif = exif.tobytes()
-    try:
-        file.write(encode(image, orient=False, exif=exif, **options))
-    except TypeError as error:
-        raise PrancImgError(f"cannot write the image as .prc: {error}") from error
+    file.write(encode(image, **options | {"orient": False, "exif": exif}))

@@ -104,18 +104,24 @@ def test_quality_grows_with_the_quality_asked_for(photo, model):
     assert len(low) < len(high) and psnr(prancimg.decode(low), small) < psnr(prancimg.decode(high), small)
 
 
-def test_bytes_and_paths_are_the_same_to_decode_and_info(file, tmp_path):
+def test_bytes_paths_and_files_are_the_same(file, tmp_path):
     path = tmp_path / "a.prc"
     path.write_bytes(file)
     assert np.array_equal(prancimg.decode(path), prancimg.decode(file))
-    assert prancimg.info(str(path)) == prancimg.info(memoryview(file))
+    assert prancimg.info(str(path)) == prancimg.info(memoryview(file)) == prancimg.info(io.BytesIO(file))
+    assert np.array_equal(prancimg.decode(io.BytesIO(file)), prancimg.decode(file))
+    with path.open("rb") as opened:
+        assert prancimg.open(opened).size == (128, 96)
+    for nothing in (None, 12, io.StringIO("text"), [1]):
+        with pytest.raises(PrancImgError, match=r"no \.prc file"):
+            prancimg.info(nothing)
 
 
 def test_info_tells_what_is_in_the_file(file):
     facts = prancimg.info(file)
     assert (facts["width"], facts["height"], facts["bytes"]) == (128, 96, len(file))
     assert facts["bpp"] == pytest.approx(8 * len(file) / (128 * 96))
-    assert facts["coefficients"] <= facts["parameters"]
+    assert facts["coefficients"] <= facts["parameters"] and facts["checksums"] == len(facts["segments"])
     assert sum(facts["segments"].values()) < len(file)
     json.dumps(facts)
 
@@ -194,6 +200,8 @@ def test_whatever_pillow_says_of_a_broken_image_is_our_error(monkeypatch, error)
     [
         ({"bpp": 0.1, "size": 100}, "only one of bpp and size"),
         ({"bpp": 0}, "bpp 0"),
+        ({"bpp": float("inf")}, "bpp inf"),
+        ({"size": float("inf")}, "size inf"),
         ({"bpp": float("nan")}, "bpp nan"),
         ({"quality": 101}, "quality 101"),
         ({"psnr": -3}, "psnr -3"),

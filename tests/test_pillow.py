@@ -54,8 +54,15 @@ def test_saving_takes_the_options_of_encode(path, small):
     buffer = io.BytesIO()
     small.convert("LA").save(buffer, "PRC", quality=30, effort=1)
     assert Image.open(buffer).mode == "L"
-    with pytest.raises(PrancImgError, match="colour"):
-        small.save(io.BytesIO(), "PRC", colour="red")
+    with pytest.raises(PrancImgError, match="effort"):
+        small.save(io.BytesIO(), "PRC", effort=11)
+
+
+def test_options_of_other_formats_are_ignored(small):
+    plain, other = io.BytesIO(), io.BytesIO()
+    small.save(plain, "PRC", quality=30, effort=1)
+    small.save(other, "PRC", quality=30, effort=1, dpi=(300, 300), optimize=True, compress_level=9)
+    assert other.getvalue() == plain.getvalue()
 
 
 def test_like_other_writers_it_does_not_turn_and_keeps_the_profile(small):
