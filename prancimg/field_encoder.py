@@ -25,6 +25,8 @@ EFFORTS = {1: 16, 2: 36, 3: 80, 4: 170, 5: 360, 6: 700, 7: 1350, 8: 2500, 9: 460
 """Steps of a fit: each takes about twice as long as the one before, with all that takes time beside them."""
 SPARE = 0.028
 """The share of a size that may be left over: coefficients that fill it would not be worth their bits."""
+FEW = 256
+"""Pixels below which a bit costs no more than among so many: else a picture of one pixel would not have its colour."""
 FITS = 5
 """Fits in search of a PSNR."""
 
@@ -69,8 +71,8 @@ class FieldSearch:
         return max(fitting, key=len, default=least)
 
     def price(self, price: float) -> bytes:
-        """The file with about the least mse + price · bpp, mse on samples from 0 to 1."""
-        return file_of(self._fit(price=price), 0.0)
+        """The file with about the least mse + price · bpp, mse on samples from 0 to 1, and at least ``FEW`` pixels."""
+        return file_of(self._fit(price=max(price * min(1.0, self.pixels / FEW), PRICES[0])), 0.0)
 
     def psnr(self, wanted: float) -> bytes:
         """The smallest file found whose PSNR is at least ``wanted`` dB."""

@@ -104,6 +104,13 @@ def test_quality_grows_with_the_quality_asked_for(photo, model):
     assert len(low) < len(high) and psnr(prancimg.decode(low), small) < psnr(prancimg.decode(high), small)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (1, 8), (5, 3)])
+def test_very_small_pictures_have_their_colours(shape):
+    picture = np.full((*shape, 3), (9, 99, 199), np.uint8)
+    decoded = np.asarray(prancimg.decode(encode(picture, quality=50)), int)
+    assert np.abs(decoded - picture).max() <= 12
+
+
 def test_bytes_paths_and_files_are_the_same(file, tmp_path):
     path = tmp_path / "a.prc"
     path.write_bytes(file)

@@ -1,5 +1,9 @@
 """The page that compares files, in a browser, and the command that makes it."""
 
+import base64
+import io
+import json
+import re
 import shutil
 
 import numpy as np
@@ -45,6 +49,33 @@ def test_the_table_has_bytes_psnr_and_ms_ssim(folder):
     assert f"{quality['psnr']:.2f} dB" in row
     assert f"{quality['ms_ssim']:.4f} ({decibels(quality['ms_ssim']):.2f} dB)" in row
     assert "identical" in lines[-1] and "1.0000" in lines[-1]
+
+
+def test_the_page_holds_the_pictures_and_asks_for_nothing(report, folder):
+    page = report.read_text(encoding="utf-8")
+    assert "<title>phöto &lt;1&gt;.png – compared</title>" in page and "<h1>phöto &lt;1&gt;.png" in page
+    assert page.count("<tr>") == 5 and "240 x 170 pixels" in page  # a head and four files
+    assert not re.search(r"https?://|url\(|<link|<\w+[^>]* src=", page)
+    (content,) = re.findall(r'<script type="application/json" id="viewer-content">(.*)</script>', page)
+    (scene,) = json.loads(content)["scenes"]
+    assert scene["name"] == "phöto <1>.png" and list(scene["versions"]) == ["a.prc", "b.jpg", "same.webp"]
+
+    def shown(picture: dict) -> np.ndarray:
+        data = picture["source"].removeprefix("data:image/webp;base64,")
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+
+    assert np.array_equal(shown(scene["original"]), Image.open(folder / "phöto <1>.png"))
+    assert np.array_equal(shown(scene["versions"]["a.prc"][0]), prancimg.decode(folder / "a.prc"))
+    assert np.array_equal(shown(scene["versions"]["b.jpg"][0]), Image.open(folder / "b.jpg"))
+
+
+def test_options_may_stand_between_the_files(folder, tmp_path):
+    page = tmp_path / "r.html"
+    files = [str(folder / name) for name in ("phöto <1>.png", "a.prc", "b.jpg")]
+    assert main(["compare", *files[:2], "-o", str(page), files[2], "--quiet"]) == 0
+    assert "b.jpg" in page.read_text(encoding="utf-8")
+    assert main(["compare", "-o", str(page), files[0], "--quiet", files[1]]) == 0
+    assert "b.jpg" not in page.read_text(encoding="utf-8")
 
 
 def test_small_pictures_have_no_ms_ssim(folder):
