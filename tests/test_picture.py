@@ -159,7 +159,7 @@ def deep_pixels(channels: int) -> np.ndarray:
 def test_sixteen_bits_travel_through_image_files(kind, channels, icc):
     samples = deep_pixels(4)[:, :, [0, 3]] if channels == 2 else deep_pixels(channels)
     data, notes = save_samples(samples, Metadata(icc, exif(1)[6:], UPRIGHT), kind)
-    coloured = kind == "TIFF" and channels == 2  # no program reads the other
+    coloured = kind == "TIFF" and channels == 2  # Pillow reads no grey with alpha of 16 bits
     assert ["written as RGB" in note for note in notes] == [True] * coloured
     picture = load_picture(io.BytesIO(data), orient=False)
     assert picture.samples == Samples(grey=channels < 3 and not coloured, depth=16) and picture.notes == ()
