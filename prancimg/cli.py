@@ -94,8 +94,6 @@ def _encode(options: argparse.Namespace) -> None:
         picture = replace(picture, metadata=only_orientation(picture.metadata))
     _note(options, options.input, picture.notes)
     began = time.perf_counter()
-    if options.model == "field":  # torch's threads would spin against those of the compiled kernels
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
     target = {name: getattr(options, name) for name in _TARGET}
     how = {name: getattr(options, name) for name in _HOW}
     with _progress(options, "encoding") as progress:

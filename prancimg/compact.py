@@ -342,7 +342,7 @@ def _pack_apart(array: np.ndarray) -> bytes:
     if array.dtype == np.int64:
         return array.astype("<i8").tobytes()
     if array.dtype == np.bool_:
-        return np.packbits(array.reshape(-1), bitorder="little").tobytes()
+        return np.packbits(array.reshape(-1), bitorder="little").astype("<u1").tobytes()
     with np.errstate(over="ignore"):  # what becomes infinite is not the same
         single = array.astype(np.float32)
         if not np.array_equal(single, array, equal_nan=True):
@@ -366,7 +366,7 @@ def _unpack_apart(data: bytes, apart: Mapping[str, Apart]) -> dict[str, np.ndarr
         if sort == "int":
             return np.frombuffer(take(8 * count), "<i8")
         if sort == "bool":
-            bits = np.unpackbits(np.frombuffer(take(-(-count // 8)), np.uint8), bitorder="little")
+            bits = np.unpackbits(np.frombuffer(take(-(-count // 8)), "<u1"), bitorder="little")
             if bits[count:].any():
                 raise PrancImgError("the parameters apart end in bits that mean nothing")
             return bits[:count]

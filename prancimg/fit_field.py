@@ -470,6 +470,7 @@ class Networks:
         return alpha, tuple(coded)
 
 
+@fused.one_torch_thread()
 def fit_field(
     image: np.ndarray,
     *,

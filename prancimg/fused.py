@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,21 @@ def keep_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
         libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+
+
+@contextlib.contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """One thread of torch's beside those of the compiled kernels.
+
+    Two teams of threads would spin against each other, and torch's sums depend on their number, as bytes must not.
+    """
+    kernel.squash(np.zeros(1, np.float32))  # starts Numba's threads, whose number becomes torch's where both use OpenMP
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def compiled(x: Tensor) -> bool:

@@ -16,6 +16,8 @@ TILE = 128
 """Positions of a row that go through a network at a time."""
 ROWS = 8
 """Rows of a block of a grid; neighbouring blocks write to shared rows, so even ones go before odd ones."""
+SPAN = 4096
+"""Numbers of a vector in a block. (The last ones of a block, too few for a register, may be rounded otherwise.)"""
 BAND = 16
 """Rows of a block of the picture, which also paints two rows more on either side."""
 
@@ -475,18 +477,22 @@ def grid_cost(
                     _add_product(g_x, a_t, g_work[0], n)
                     for f in range(len(taps)):
                         _put_on_top(flat_g, read[f], there, g_x[f], n)
+    # No reductions of Numba's: their order depends on the number of threads.
+    _apply(net, zeros, at_zero, 1)
+    total, out = 0.0, at_zero[3]
+    out[0, 0] = out[1, 0] = _0
     for block in range(blocks):
+        total += sums[block]
+        out[0, 0] += quiet[block, 0]
+        out[1, 0] += quiet[block, 1]
         g_net[0][:] += g_a[block]
         g_net[1][:] += g_bias[block]
         g_net[2][:] += g_b[block]
         g_net[3][:] += g_b0[block]
         g_net[4][:] += g_c[block]
         g_net[5][:] += g_c0[block]
-    _apply(net, zeros, at_zero, 1)
-    for i in range(2):
-        at_zero[3][i, 0] = quiet[:, i].sum()
     _apply_back(net, b_t, zeros, at_zero, g_net, g_zero, 1)
-    return float(sums.sum())
+    return total
 
 
 @_compiled
@@ -744,14 +750,15 @@ def soft_round(temperature: float, y: np.ndarray, noise: np.ndarray) -> tuple[np
     out, slope = np.empty_like(y), np.empty_like(y)
     sharpness = _f(1 / temperature)
     scale = _HALF / _tanh(_HALF * sharpness)
-    for i in prange(len(y)):
-        middle = np.floor(y[i]) + _HALF
-        first = _tanh((y[i] - middle) * sharpness)
-        noisy = middle + scale * first + noise[i]
-        middle = np.floor(noisy) + _HALF
-        second = _tanh((noisy - middle) * sharpness)
-        out[i] = middle + scale * second
-        slope[i] = scale * sharpness * (_1 - first * first) * (scale * sharpness * (_1 - second * second))
+    for block in prange((len(y) + SPAN - 1) // SPAN):
+        for i in range(block * SPAN, min(len(y), (block + 1) * SPAN)):
+            middle = np.floor(y[i]) + _HALF
+            first = _tanh((y[i] - middle) * sharpness)
+            noisy = middle + scale * first + noise[i]
+            middle = np.floor(noisy) + _HALF
+            second = _tanh((noisy - middle) * sharpness)
+            out[i] = middle + scale * second
+            slope[i] = scale * sharpness * (_1 - first * first) * (scale * sharpness * (_1 - second * second))
     return out, slope
 
 
@@ -759,9 +766,10 @@ def soft_round(temperature: float, y: np.ndarray, noise: np.ndarray) -> tuple[np
 def squash(q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """:func:`prancimg.fused.squash` of a vector, and its derivative."""
     out, slope = np.empty_like(q), np.empty_like(q)
-    for i in prange(len(q)):
-        size = abs(q[i])
-        root = np.sqrt(size * size + _1)
-        out[i] = np.copysign(_log(size + root), q[i])
-        slope[i] = _1 / root
+    for block in prange((len(q) + SPAN - 1) // SPAN):
+        for i in range(block * SPAN, min(len(q), (block + 1) * SPAN)):
+            size = abs(q[i])
+            root = np.sqrt(size * size + _1)
+            out[i] = np.copysign(_log(size + root), q[i])
+            slope[i] = _1 / root
     return out, slope

@@ -173,6 +173,7 @@ class _Sample:
     """Bits of the starts of all windows' cores."""
 
 
+@fused.one_torch_thread()
 def fit_large(
     image: np.ndarray,
     *,

@@ -134,3 +134,24 @@ def test_the_oldest_versions_tried_are_those_that_the_package_asks_for():
     asked = {each.name: each.specifier for each in map(Requirement, project["dependencies"])}
     for name, oldest in bounds().items():
         assert f">={oldest}" in str(asked[name]) and Version(tried[name]) == Version(oldest)
+
+
+_ENCODE = """
+import hashlib, sys
+import numpy as np
+import prancimg
+
+rows, columns = np.mgrid[:90, :131]
+picture = 120 + 60 * np.sin(np.stack([rows / 9, columns / 7, (rows * columns) / 900], 2)) * (columns > 60)[..., None]
+for bpp in 0.4, 3.0:  # the second adapts the networks
+    sys.stdout.write(hashlib.sha256(prancimg.encode(picture.astype(np.uint8), bpp=bpp, effort=1)).hexdigest())
+"""
+
+
+def test_an_encoder_makes_the_same_bytes_with_any_number_of_threads():
+    made = set()
+    for compiled, torchs in (("1", "1"), ("2", "1"), ("2", "2")):
+        environment = {"PYTHONPATH": str(ROOT), "NUMBA_NUM_THREADS": compiled, "OMP_NUM_THREADS": torchs}
+        command = [sys.executable, "-c", _ENCODE]
+        made.add(subprocess.run(command, env=os.environ | environment, check=True, capture_output=True).stdout)
+    assert len(made) == 1
