@@ -187,6 +187,9 @@ def _from_image(image: Image.Image, data: bytes, orient: bool) -> Picture:
             colors = np.asarray(image.convert("RGB"))
         if mode in ("1", "L", "LA", "La"):
             colors = colors[:, :, :1]
+        elif metadata.icc and _is_srgb(metadata.icc):
+            metadata = replace(metadata, icc=b"")
+            notes.append("the colour profile is sRGB, which goes without saying: left out")
     if orient and turned in _UPRIGHT:
         colors = _UPRIGHT[turned](colors)
         alpha = None if alpha is None else _UPRIGHT[turned](alpha)
@@ -266,6 +269,20 @@ def _from_cmyk(image: Image.Image, metadata: Metadata) -> Image.Image:
         except (ImageCms.PyCMSError, OSError):
             pass  # a profile that does not fit is as good as none
     return image.convert("RGB")
+
+
+def _is_srgb(icc: bytes) -> bool:
+    """Whether a profile changes no colour of 8 bits by more than a level. Such a one is often a quarter of a file."""
+    from PIL import ImageCms
+
+    levels = np.arange(0, 256, 15, dtype=np.uint8)
+    colors = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(len(levels), -1, 3)
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        meant = ImageCms.profileToProfile(Image.fromarray(colors), profile, ImageCms.createProfile("sRGB"))
+    except (ImageCms.PyCMSError, OSError):
+        return False
+    return bool(np.abs(np.asarray(meant) - colors.astype(np.int16)).max() <= 1)
 
 
 def _metadata(image: Image.Image) -> tuple[Metadata, int]:

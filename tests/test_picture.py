@@ -40,8 +40,14 @@ def exif(orientation: int = 6) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def icc() -> bytes:
+def srgb() -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.fixture(scope="module")
+def icc(srgb) -> bytes:
+    """Its red is the blue of sRGB."""
+    return srgb.replace(b"rXYZ", b"wXYZ").replace(b"bXYZ", b"rXYZ").replace(b"wXYZ", b"bXYZ")
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +95,14 @@ def test_animations_and_floats():
         load_picture(Image.new("F", (2, 2)))
     with pytest.raises(PrancImgError, match="beyond 16 bits"):
         load_picture(Image.new("I", (2, 2), 1 << 20))
+
+
+def test_a_profile_that_means_srgb_goes_without_saying(small, srgb, icc):
+    picture = load_picture(file(small, "PNG", icc_profile=srgb))
+    assert picture.metadata.icc == b"" and "sRGB" in picture.notes[0]
+    for other in (icc, b"a profile"):
+        assert load_picture(file(small, "PNG", icc_profile=other)).metadata.icc == other
+    assert prancimg.open(encode(file(small, "PNG"), icc_profile=srgb)).info == {"icc_profile": srgb}
 
 
 def test_cmyk_goes_by_its_profile_and_loses_it(small, icc):
