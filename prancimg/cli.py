@@ -38,6 +38,7 @@ _TARGET, _HOW = ("bpp", "size", "quality", "psnr"), ("model", "effort", "seed", 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with ``arguments`` (default: the process's own) and return its exit status."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's matrices are small here: more only wait for each other
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name is no reason to fail
     if sys.stderr is None:  # closed: nobody listens
