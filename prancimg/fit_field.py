@@ -535,7 +535,7 @@ class _Fit:
             with torch.no_grad():
                 y = start(self.canvas, self.networks.start, header)
         self.y = y.requires_grad_()
-        self.adam, self.error, self.steps = GridAdam(y), math.inf, 0
+        self.adam, self.error, self.steps, self.team = GridAdam(y), math.inf, 0, fused.Team()
         self.busy: Tensor | None = None
         """Which contexts hold anything but zeros; looked up every few steps."""
         self.fixed: Tensor | None = None
@@ -549,6 +549,11 @@ class _Fit:
 
     def step(self, done: float, warm: float) -> None:
         """One step of everything along its gradient, at a share of the way; ``warm`` slows down the first ones."""
+        with self.team.step(self.steps):
+            self._step(done, warm)
+        self.steps += 1
+
+    def _step(self, done: float, warm: float) -> None:
         step, r = step_value(self.header.step), relative_rate(self.header.rate)
         weights, own_bits = self.networks.weights(done >= HARD_NETWORKS)
         if self.fixed is None:
@@ -558,7 +563,6 @@ class _Fit:
                 self.busy = fused.busy(self.header.pyramid, self.y)
         else:
             q, u = self.fixed, self.squashed
-        self.steps += 1
         error = self.canvas.error(q, weights, step, r)
         loss = error + self._each * (self.canvas.bits(q, u, weights, r, self.setup.dues, self.busy) + own_bits)
         if not math.isfinite(loss.item()):

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,6 +26,8 @@ from prancimg.layout import CAUSAL, KINDS, LUMA, PARENT, Grid, Pyramid
 
 STRIPE = 12288
 """Positions that go through a network at a time."""
+TRIED = 24
+"""Steps after which it is tried again how many threads are faster."""
 NEAREST, BILINEAR = (0.0, 0.0, 1.0, 0.0), (0.0, 0.25, 0.75, 0.0)
 """Taps of :func:`upsample` that repeat samples, or lay straight lines through them."""
 MIDDLE = ((0, 0),)
@@ -48,12 +52,37 @@ def one_torch_thread() -> Iterator[None]:
     Two teams of threads would spin against each other, and torch's sums depend on their number, as bytes must not.
     """
     kernel.squash(np.zeros(1, np.float32))  # starts Numba's threads, whose number becomes torch's where both use OpenMP
-    before = torch.get_num_threads()
+    before, compiled = torch.get_num_threads(), numba.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        numba.set_num_threads(compiled)
+
+
+class Team:
+    """All threads for the compiled kernels, or one: what is faster at the moment.
+
+    Where other programs want the cores, threads that wait for each other take several times as long as one.
+    """
+
+    def __init__(self) -> None:
+        self._all = numba.get_num_threads()
+        self._seconds: dict[int, float] = {}
+
+    @contextlib.contextmanager
+    def step(self, number: int) -> Iterator[None]:
+        """A step of many alike; every now and then one with all threads and one with one are timed."""
+        trial = {1: self._all, 2: 1}.get(number % TRIED)
+        if trial is None or self._all == 1:
+            yield
+            return
+        numba.set_num_threads(trial)
+        began = time.perf_counter()
+        yield
+        self._seconds[trial] = time.perf_counter() - began
+        numba.set_num_threads(min(self._seconds, key=self._seconds.__getitem__))
 
 
 def compiled(x: Tensor) -> bool:

@@ -221,3 +221,20 @@ def test_a_lift_is_the_renderers(height, width, grids):
     q, gain = [torch.randn(height, width) for _ in range(grids)], torch.randn(grids, 4)
     expected = field.lift(x, taps, q, gain, height, width)
     torch.testing.assert_close(fused.lift(x, taps, q, gain, height, width), expected)
+
+
+@pytest.mark.parametrize(("alone", "together", "chosen"), [(2.0, 1.2, 2), (2.0, 7.0, 1)])
+def test_as_many_threads_as_are_faster(monkeypatch, alone, together, chosen):
+    """Of two threads, both are used while they are the faster way, and it is tried again whether they are."""
+    threads, clock = [2], [0.0]
+    monkeypatch.setattr(fused.numba, "get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr(fused.numba, "set_num_threads", threads.append)
+    monkeypatch.setattr(fused.time, "perf_counter", lambda: clock[0])
+    team, used = fused.Team(), []
+    for number in range(2 * fused.TRIED):
+        with team.step(number):
+            used.append(threads[-1])
+            clock[0] += alone if threads[-1] == 1 else together
+    trial = fused.TRIED
+    assert used[1:3] == used[trial + 1 : trial + 3] == [2, 1]
+    assert set(used[3 : trial + 1] + used[trial + 3 :]) == {chosen}
