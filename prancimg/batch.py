@@ -103,6 +103,9 @@ class Encoded:
     error: str = ""
 
 
+OWN = {".prc", ".csv", ".json"}
+"""Endings of what a batch writes: no images, whatever the pattern."""
+
 Results = Generator[tuple[Task, Encoded], None, None]
 
 
@@ -135,7 +138,7 @@ def plan(
     sources = sorted(
         path
         for path in found
-        if path.is_file() and path.suffix.lower() != ".prc" and not (inner and inner in path.absolute().parents)
+        if path.is_file() and path.suffix.lower() not in OWN and not (inner and inner in path.absolute().parents)
     )
     if not sources:
         raise PrancImgError(f"{where}: no images there")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeGuard
 
 from prancimg.bitstream import MAX_FILE, SIGNATURE
 from prancimg.errors import PrancImgError
@@ -24,10 +25,23 @@ def read(name: str | os.PathLike[str]) -> bytes:
 
 def read_all(file: BinaryIO) -> bytes:
     """What an open file holds, if that is no more than a gigabyte."""
-    data = file.read(MAX_FILE + 1)
+    data = _at_most(file, MAX_FILE + 1)
     if len(data) > MAX_FILE:
         raise PrancImgError(f"the file is larger than {MAX_FILE} bytes")
     return data
+
+
+def is_binary(source: object) -> TypeGuard[BinaryIO]:
+    """Whether this is a file that gives bytes."""
+    return hasattr(source, "read") and not isinstance(source, io.TextIOBase)
+
+
+def _at_most(file: BinaryIO, size: int) -> bytes:
+    """So many bytes, or all there are: a pipe without a buffer gives them bit by bit."""
+    data = bytearray()
+    while len(data) < size and (part := file.read(size - len(data))):
+        data += part
+    return bytes(data)
 
 
 def read_prc(name: str | os.PathLike[str], signature: bytes = SIGNATURE) -> bytes:
@@ -50,15 +64,14 @@ def read_bytes(source: DataLike) -> bytes:
         return read_prc(source)
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source)
-    data = _beginning(source) if hasattr(source, "read") else None
-    if not isinstance(data, bytes):
-        raise PrancImgError(f"{type(source).__name__} is no .prc file, and no path or binary file of one")
-    return data
+    if is_binary(source):
+        return _beginning(source)
+    raise PrancImgError(f"{type(source).__name__} is no .prc file, and no path or binary file of one")
 
 
 def _beginning(file: BinaryIO, signature: bytes = SIGNATURE) -> bytes:
-    start = file.read(len(signature))
-    return start + file.read(MAX_FILE + 1 - len(start)) if start == signature else start
+    start = _at_most(file, len(signature))
+    return start + _at_most(file, MAX_FILE + 1 - len(start)) if start == signature else start
 
 
 def write(name: str, data: bytes) -> None:
@@ -129,6 +142,8 @@ def check_writable(name: str, *sources: str) -> None:
 def check_no_source(name: str, *sources: str) -> None:
     """Refuse an output that would take the place of an input, or of another output."""
     for source in sources:
-        there = source != PIPE and Path(name).exists() and Path(source).exists() and Path(name).samefile(source)
+        if source == PIPE:
+            continue
+        there = Path(name).exists() and Path(source).exists() and Path(name).samefile(source)
         if there or os.path.realpath(name) == os.path.realpath(source):
             raise PrancImgError(f"{name}: the output would take the place of {source}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -52,13 +53,35 @@ def one_torch_thread() -> Iterator[None]:
     Two teams of threads would spin against each other, and torch's sums depend on their number, as bytes must not.
     """
     kernel.squash(np.zeros(1, np.float32))  # starts Numba's threads, whose number becomes torch's where both use OpenMP
-    before, compiled = torch.get_num_threads(), numba.get_num_threads()
+    compiled = numba.get_num_threads()
+    with _alone:
+        if not _alone.inside:
+            _alone.before = torch.get_num_threads()  # which threads that start later inherit: not 1 for good
+        _alone.inside += 1
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _alone:
+            _alone.inside -= 1
+            torch.set_num_threads(_alone.before)
         numba.set_num_threads(compiled)
+
+
+class _Alone:
+    """How many are in :func:`one_torch_thread`, and torch's number of threads before the first; with a lock."""
+
+    def __init__(self) -> None:
+        self._lock, self.inside, self.before = threading.Lock(), 0, 1
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+_alone = _Alone()
 
 
 class Team:

@@ -256,6 +256,7 @@ def _core(place: Window) -> tuple[slice, slice]:
     return slice(top, place.core[0]), slice(left, place.core[1])
 
 
+@fused.one_torch_thread()
 def _fit_window(
     image: np.ndarray,
     place: Window,
@@ -286,16 +287,18 @@ def _fit_window(
         canvas.beyond = torch.from_numpy(np.array(seen)).to(device) - canvas.field(known, weights, step)
         y = torch.where(free, start(canvas, weights, header), known)
     adam, each = GridAdam(y.requires_grad_()), price / pixels[0].numel()
+    team = fused.Team()
     for i in range(steps):
-        q = torch.where(free, soften(y, i / steps, generator), known)
-        if i % REFRESH == 0:
-            busy = fused.busy(pyramid, y)
-        loss = canvas.error(q, weights, step, r)
-        loss = loss + each * canvas.bits(q, fused.squash(q), weights, r, setup.dues, busy)
-        if not math.isfinite(loss.item()):
-            raise PrancImgError("the fit diverged")
-        loss.backward()  # type: ignore[no-untyped-call]
-        adam.move(pace(i / steps) * min(1.0, (i + 1) / 2))
+        with team.step(i):
+            q = torch.where(free, soften(y, i / steps, generator), known)
+            if i % REFRESH == 0:
+                busy = fused.busy(pyramid, y)
+            loss = canvas.error(q, weights, step, r)
+            loss = loss + each * canvas.bits(q, fused.squash(q), weights, r, setup.dues, busy)
+            if not math.isfinite(loss.item()):
+                raise PrancImgError("the fit diverged")
+            loss.backward()  # type: ignore[no-untyped-call]
+            adam.move(pace(i / steps) * min(1.0, (i + 1) / 2))
     y = y.detach().clamp(1 - coder.MAGNITUDE, coder.MAGNITUDE - 1)
     whole = y.round()
     ranks = torch.full_like(whole, math.inf)

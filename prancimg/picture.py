@@ -35,7 +35,7 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
     8: lambda x: x[:, ::-1].swapaxes(0, 1),
 }
-_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO, _RGB = 258, 262, 0, 2
 _PREMULTIPLIED, _PLAIN_ALPHA = 1, 2
 # Tags of a TIFF file that say how it is stored, which is nothing to carry on.
 _STORAGE = {
@@ -96,7 +96,7 @@ def load_picture(image: ImageLike, *, orient: bool = True) -> Picture:
 def _bytes(image: str | os.PathLike[str] | bytes | BinaryIO) -> bytes:
     if isinstance(image, str | os.PathLike):
         return files.read(image)
-    data = files.read_all(image) if not isinstance(image, bytes) and hasattr(image, "read") else image
+    data = files.read_all(image) if files.is_binary(image) else image
     if not isinstance(data, bytes | bytearray | memoryview):
         raise PrancImgError(f"{type(image).__name__} is no picture, and no path or binary file of one")
     return bytes(data)
@@ -222,7 +222,7 @@ def _deep_samples(data: bytes, image: Image.Image) -> tuple[np.ndarray | None, l
         if image.format == "TIFF" and data:
             found, notes = _tiff_samples(data)
             return found, notes if found is not None else [reduced]
-        tile = getattr(image, "tile", [("",)])[0]
+        tile = (getattr(image, "tile", None) or [("",)])[0]  # none, once it is loaded
         if image.format == "PPM" and data and tile[0] == "ppm":
             _, _, offset, (_, most) = tile
             samples = np.frombuffer(data, ">u2", image.height * image.width * 3, offset) * (65535 / most)
@@ -236,19 +236,16 @@ def _deep_samples(data: bytes, image: Image.Image) -> tuple[np.ndarray | None, l
 
 
 def _tiff_samples(data: bytes) -> tuple[np.ndarray | None, list[str]]:
-    """Grey or RGB, with plain alpha if there is any; None for other kinds of colour."""
+    """RGB, with plain alpha if there is any; None for other kinds of colour. (Pillow reads grey itself.)"""
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages.first
         samples, extra = page.asarray(), [int(kind) for kind in page.extrasamples] or [_PLAIN_ALPHA]
-        count = {_WHITE_IS_ZERO: 1, 1: 1, 2: 3}.get(int(page.photometric))
     samples = np.moveaxis(samples, 0, -1) if page.axes.startswith("S") else np.atleast_3d(samples)
-    if count is None or samples.dtype != np.uint16 or not count <= samples.shape[2] <= count + 1:
+    if page.photometric != _RGB or samples.dtype != np.uint16 or samples.shape[2] not in (3, 4):
         return None, []
-    colors, alpha = samples[:, :, :count], samples[:, :, count:]
-    if page.photometric == _WHITE_IS_ZERO:
-        colors = 65535 - colors
+    colors, alpha = samples[:, :, :3], samples[:, :, 3:]
     if alpha.size and extra[0] not in (_PREMULTIPLIED, _PLAIN_ALPHA):
         return colors, ["a channel that is neither colour nor transparency is left out"]
     if alpha.size and extra[0] == _PREMULTIPLIED:

@@ -68,8 +68,12 @@ def register_pillow_plugin() -> None:
 def _save(image: Image.Image, file: IO[bytes], filename: str | bytes | os.PathLike[str]) -> None:
     from prancimg.codec import encode
 
-    options = {name: value for name, value in image.encoderinfo.items() if name in signature(encode).parameters}
+    known = signature(encode).parameters.keys() - {"image"}
+    options = {name: value for name, value in image.encoderinfo.items() if name in known}
     exif = options.get("exif") or b""
     if isinstance(exif, Image.Exif):
         exif = exif.tobytes()
-    file.write(encode(image, **options | {"orient": False, "exif": exif}))
+    try:
+        file.write(encode(image, **options | {"orient": False, "exif": exif}))
+    except TypeError as error:
+        raise PrancImgError(f"cannot write the image as .prc: {error}") from error

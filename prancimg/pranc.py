@@ -492,13 +492,22 @@ def _run(module: nn.Module, weights: Mapping[str, Tensor], args: Any, kwargs: An
     its layers comes back to the module.
     """
     twins = {id(layer): (layer, layer.__new__(type(layer))) for layer in module.modules()}
+
+    def twinned(value: Any) -> Any:
+        """With the copies of layers for the layers themselves, where attributes hold them or methods of theirs."""
+        if id(value) in twins:
+            return twins[id(value)][1]
+        if isinstance(value, MethodType) and id(value.__self__) in twins:
+            return MethodType(value.__func__, twins[id(value.__self__)][1])
+        if type(value) in (list, tuple, dict):
+            parts = list(value.values() if isinstance(value, dict) else value)
+            others = [twinned(part) for part in parts]
+            if any(part is not other for part, other in zip(parts, others, strict=True)):
+                return dict(zip(value, others, strict=True)) if isinstance(value, dict) else type(value)(others)
+        return value
+
     for layer, twin in twins.values():
-        twin.__dict__ = {
-            key: MethodType(value.__func__, twins[id(value.__self__)][1])
-            if isinstance(value, MethodType) and id(value.__self__) in twins
-            else value
-            for key, value in dict(vars(layer)).items()  # of one moment
-        }
+        twin.__dict__ = {key: twinned(value) for key, value in dict(vars(layer)).items()}  # of one moment
         twin._parameters = layer._parameters.copy()
         twin._modules = {
             name: twins[id(child)][1] if child is not None else None for name, child in layer._modules.items()

@@ -96,6 +96,13 @@ def test_the_output_folder_may_be_the_input_folder_or_above_it(photos, tmp_path,
     assert outputs(".", ".") == {"pics/a.prc", "pics/sub/b.prc"}
 
 
+def test_an_earlier_summary_is_no_image(photos, tmp_path):
+    (tmp_path / "a.png").write_bytes((photos / "a.png").read_bytes())
+    (tmp_path / "summary.csv").write_text("")
+    plan = batch.plan(str(tmp_path / "*"), tmp_path, TARGET, OPTIONS)
+    assert [task.source.name for task in plan.tasks] == ["a.png"]
+
+
 def test_no_two_images_have_one_output(tmp_path):
     names = ("a.png", "a.jpg", "a.png.webp", "b.png.png", "b.png", "C.png", "c.PNG", "d.e.png")
     for name in names:

@@ -158,6 +158,13 @@ def test_new_files_have_the_mode_that_the_umask_leaves_and_old_ones_keep_theirs(
             os.umask(before)
 
 
+def test_standard_input_is_no_file_of_that_name(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    files.check_no_source("./-", "-")
+    with pytest.raises(PrancImgError, match="take the place"):
+        files.check_no_source("./a", "a")
+
+
 @pytest.mark.parametrize("command", ["encode", "decode"])
 def test_the_output_may_not_be_the_input(folder, capsys, command):
     (folder / "link").symlink_to("in.prc")

@@ -1,5 +1,8 @@
 """The fused passes against plain autograd: values and every gradient."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -221,6 +224,31 @@ def test_a_lift_is_the_renderers(height, width, grids):
     q, gain = [torch.randn(height, width) for _ in range(grids)], torch.randn(grids, 4)
     expected = field.lift(x, taps, q, gain, height, width)
     torch.testing.assert_close(fused.lift(x, taps, q, gain, height, width), expected)
+
+
+def test_torch_gets_its_threads_back_from_fits_that_overlap():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        inside, go_on = threading.Event(), threading.Event()
+
+        def other() -> None:
+            with fused.one_torch_thread():
+                inside.set()
+                go_on.wait()
+
+        thread = threading.Thread(target=other)
+        with fused.one_torch_thread():
+            thread.start()
+            inside.wait()
+            assert torch.get_num_threads() == 1
+        go_on.set()
+        thread.join()
+        assert torch.get_num_threads() == 3
+        with ThreadPoolExecutor(1) as pool:  # what starts later
+            assert pool.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("alone", "together", "chosen"), [(2.0, 1.2, 2), (2.0, 7.0, 1)])

@@ -1,14 +1,17 @@
 """A file as a function: any part, any size, any level; what it shows is what decoding shows."""
 
+import io
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 import prancimg
 from prancimg import PrancImgError, context, decoder, view
+from prancimg.picture import load_picture
 
 WIDTH, HEIGHT = 61, 45
 
@@ -153,6 +156,32 @@ def test_threads_may_share_one(field):
 def test_what_cannot_be_rendered_is_refused(field, options, message):
     with pytest.raises(PrancImgError, match=message):
         prancimg.open(field, max_pixels=WIDTH * HEIGHT).array(**options)
+
+
+class Dripping(io.RawIOBase):
+    """A file without a buffer, as a pipe can be: it gives less than is asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        self.left = data
+
+    def readinto(self, buffer) -> int:
+        count = min(len(buffer), 100)
+        part, self.left = self.left[:count], self.left[count:]
+        buffer[: len(part)] = part
+        return len(part)
+
+
+def test_open_files_are_read_to_their_end(field, photo):
+    assert prancimg.info(Dripping(field)) == prancimg.info(field)
+    png = io.BytesIO()
+    Image.fromarray(photo).save(png, "PNG")
+    assert np.array_equal(load_picture(Dripping(png.getvalue())).colors, photo)
+
+
+def test_files_of_text_are_no_pictures():
+    for use in (prancimg.info, prancimg.decode, load_picture):
+        with pytest.raises(PrancImgError, match="StringIO is no"):
+            use(io.StringIO("text"))
 
 
 def test_what_is_no_file_is_refused(tmp_path):

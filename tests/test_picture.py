@@ -206,6 +206,13 @@ def tiff(samples: np.ndarray, photometric: str, **options) -> io.BytesIO:
     return buffer
 
 
+def test_a_loaded_image_of_sixteen_bits_is_taken_as_it_is():
+    image = Image.open(tiff(deep_pixels(3), "rgb"))
+    image.load()
+    picture = load_picture(image)
+    assert picture.colors.shape == (24, 32, 3) and "reduced to 8 bits" in picture.notes[0]
+
+
 def test_kinds_of_tiff_files_of_sixteen_bits():
     rgb, rgba = deep_pixels(3), deep_pixels(4)
     planes = np.ascontiguousarray(rgb.transpose(2, 0, 1))

@@ -326,6 +326,26 @@ def test_threads_share_a_model(tmp_path):
     at_once(lambda: torch.testing.assert_close(lean(batch()), written, rtol=0, atol=0))
 
 
+class Listed(nn.Module):
+    """Keeps its layers in plain attributes as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 20), nn.Linear(20, 4)
+        self.both, self.named = [self.first, self.last], {"first": (self.first,)}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.both[1](torch.relu(self.named["first"][0](x)))
+
+
+def test_layers_in_plain_attributes():
+    model = Pranc(Listed(), k=50)
+    x = torch.randn(3, 8)
+    weights = {name: tensor.detach() for name, tensor in model.weights().items()}
+    expected = torch.relu(x @ weights["first.weight"].t() + weights["first.bias"]) @ weights["last.weight"].t()
+    assert torch.allclose(model(x), expected + weights["last.bias"], atol=1e-6)
+
+
 class Counting(nn.Module):
     """Keeps the state that networks keep: attributes, and a method of its own under another name."""
 
