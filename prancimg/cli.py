@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import io
 import json
 import math
@@ -452,7 +451,7 @@ def _note(options: argparse.Namespace, name: str, notes: Sequence[str]) -> None:
 
 def _print(text: str) -> None:
     if not sys.stdout:
-        raise OSError(errno.EBADF, "it is closed", "standard output")
+        raise files.closed("standard output")
     print(text)
 
 

@@ -54,8 +54,13 @@ def _opened(name: str | os.PathLike[str]) -> contextlib.AbstractContextManager[B
     if name != PIPE:
         return Path(name).open("rb")
     if sys.stdin is None:
-        raise OSError(errno.EBADF, "it is closed", "standard input")
+        raise closed("standard input")
     return contextlib.nullcontext(sys.stdin.buffer)
+
+
+def closed(stream: str) -> OSError:
+    """What to say of a standard stream that the caller has closed."""
+    return OSError(errno.EBADF, "it is closed", stream)
 
 
 def read_bytes(source: DataLike) -> bytes:
@@ -122,7 +127,7 @@ def check_writable(name: str, *sources: str) -> None:
     """Fail before the work, not after it; also if the output would take the place of one of the ``sources``."""
     if name == PIPE:
         if sys.stdout is None:
-            raise OSError(errno.EBADF, "it is closed", "standard output")
+            raise closed("standard output")
         if sys.stdout.isatty():
             raise PrancImgError("will not write binary data to a terminal; name a file or use a pipe")
         return

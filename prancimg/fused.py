@@ -54,34 +54,19 @@ def one_torch_thread() -> Iterator[None]:
     """
     kernel.squash(np.zeros(1, np.float32))  # starts Numba's threads, whose number becomes torch's where both use OpenMP
     compiled = numba.get_num_threads()
-    with _alone:
-        if not _alone.inside:
-            _alone.before = torch.get_num_threads()  # which threads that start later inherit: not 1 for good
-        _alone.inside += 1
+    with _lock:  # threads that start later inherit the number given back: the first one's, not the 1 of a fit beside
+        _before.append(_before[-1] if _before else torch.get_num_threads())
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        with _alone:
-            _alone.inside -= 1
-            torch.set_num_threads(_alone.before)
+        with _lock:
+            torch.set_num_threads(_before.pop())
         numba.set_num_threads(compiled)
 
 
-class _Alone:
-    """How many are in :func:`one_torch_thread`, and torch's number of threads before the first; with a lock."""
-
-    def __init__(self) -> None:
-        self._lock, self.inside, self.before = threading.Lock(), 0, 1
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-
-_alone = _Alone()
+_lock, _before = threading.Lock(), list[int]()
+"""Torch's number of threads to give back, once for everyone in :func:`one_torch_thread`: all the same."""
 
 
 class Team:

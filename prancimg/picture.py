@@ -255,31 +255,27 @@ def _tiff_samples(data: bytes) -> tuple[np.ndarray | None, list[str]]:
 
 def _from_cmyk(image: Image.Image, metadata: Metadata) -> Image.Image:
     """To sRGB, by the colour profile if it has a valid one."""
-    if metadata.icc:
-        from PIL import ImageCms
-
-        try:
-            profile = ImageCms.ImageCmsProfile(io.BytesIO(metadata.icc))
-            converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-            if converted is not None:
-                return converted
-        except (ImageCms.PyCMSError, OSError):
-            pass  # a profile that does not fit is as good as none
-    return image.convert("RGB")
+    converted = _by_profile(image, metadata.icc) if metadata.icc else None
+    return image.convert("RGB") if converted is None else converted
 
 
 def _is_srgb(icc: bytes) -> bool:
     """Whether a profile changes no colour of 8 bits by more than a level. Such a one is often a quarter of a file."""
-    from PIL import ImageCms
-
     levels = np.arange(0, 256, 15, dtype=np.uint8)
     colors = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(len(levels), -1, 3)
+    meant = _by_profile(Image.fromarray(colors), icc)
+    return meant is not None and bool(np.abs(np.asarray(meant) - colors.astype(np.int16)).max() <= 1)
+
+
+def _by_profile(image: Image.Image, icc: bytes) -> Image.Image | None:
+    """What a colour profile means, in sRGB; None if it does not fit, and is as good as none."""
+    from PIL import ImageCms
+
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        meant = ImageCms.profileToProfile(Image.fromarray(colors), profile, ImageCms.createProfile("sRGB"))
+        return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
-        return False
-    return bool(np.abs(np.asarray(meant) - colors.astype(np.int16)).max() <= 1)
+        return None
 
 
 def _metadata(image: Image.Image) -> tuple[Metadata, int]:
