@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from prancimg.version import __version__
 
 if TYPE_CHECKING:
+    from prancimg.apps.pillow_plugin import register_pillow_plugin
     from prancimg.codec import decode, encode
+    from prancimg.decoding.lazy import LazyImage
+    from prancimg.decoding.lazy import open_image as open
     from prancimg.errors import PrancImgError
-    from prancimg.facts import info
-    from prancimg.lazy import LazyImage
-    from prancimg.lazy import open_image as open
-    from prancimg.pillow_plugin import register_pillow_plugin
+    from prancimg.format.facts import info
 
 __all__ = [
     "LazyImage",
@@ -30,13 +30,13 @@ __all__ = [
 ]
 
 _PLACES = {
-    "LazyImage": ("lazy", "LazyImage"),
+    "LazyImage": ("decoding.lazy", "LazyImage"),
     "PrancImgError": ("errors", "PrancImgError"),
     "decode": ("codec", "decode"),
     "encode": ("codec", "encode"),
-    "info": ("facts", "info"),
-    "open": ("lazy", "open_image"),
-    "register_pillow_plugin": ("pillow_plugin", "register_pillow_plugin"),
+    "info": ("format.facts", "info"),
+    "open": ("decoding.lazy", "open_image"),
+    "register_pillow_plugin": ("apps.pillow_plugin", "register_pillow_plugin"),
 }
 
 

@@ -6,7 +6,7 @@ import sys
 def main() -> int:
     """Run it; an interrupt while it is being loaded ends as quietly as one later."""
     try:
-        from prancimg.cli import main as run
+        from prancimg.apps.cli import main as run
 
         return run()
     except KeyboardInterrupt:

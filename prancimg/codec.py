@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from prancimg import bitstream
-from prancimg.bitstream import MAX_PIXELS
+from prancimg.decoding.lazy import open_image
 from prancimg.errors import PrancImgError
-from prancimg.extras import MARGIN, Alpha, Extras
-from prancimg.files import DataLike
-from prancimg.lazy import open_image
-from prancimg.picture import ImageLike, Picture, load_picture, only_orientation, plane_to_png
+from prancimg.format import bitstream
+from prancimg.format.bitstream import MAX_PIXELS
+from prancimg.format.extras import MARGIN, Alpha, Extras
+from prancimg.format.files import DataLike
+from prancimg.images.picture import ImageLike, Picture, load_picture, only_orientation, plane_to_png
 
 if TYPE_CHECKING:
-    from prancimg.encoder import Options, Target
+    from prancimg.fit.encoder import Options, Target
 
 ALPHA_SHARE, ALPHA_BPP = 0.3, 0.15
 """What lossless transparency may take: a share of the bytes asked for, or bits per pixel where none are."""
@@ -114,7 +114,7 @@ def _encode_picture(
     options: Mapping[str, Any],
     progress: Callable[[float], None] | None,
 ) -> bytes:
-    from prancimg import encoder  # the only way to torch, which takes seconds to import
+    from prancimg.fit import encoder  # the only way to torch, which takes seconds to import
 
     wanted, how = encoder.Target(**target), encoder.Options(**options)
     pixels = picture.colors.shape[0] * picture.colors.shape[1]
@@ -153,7 +153,7 @@ def _coded_alpha(
     plane: np.ndarray, size: int | None, target: Target, options: Options, progress: Callable[[float], None]
 ) -> Alpha:
     """Without loss where that is cheap, as it is for flat shapes; by a field of its own otherwise."""
-    from prancimg import encoder
+    from prancimg.fit import encoder
 
     if plane.min() == plane.max():
         return Alpha(flat=int(plane[0, 0]) * (257 if plane.dtype == np.uint8 else 1))

@@ -50,7 +50,7 @@ def photos(tmp_path_factory) -> Path:
 def kodak_report(photos, tmp_path_factory) -> Path:
     """The output of one whole run."""
     from benchmarks.kodak.__main__ import main
-    from prancimg import encoder
+    from prancimg.fit import encoder
 
     out = tmp_path_factory.mktemp("report")
     chosen = ["--codecs", "siren", "jpeg", "webp", "--images", "1", "2", "--bpp", "0.25", "0.5", "--effort", "1"]

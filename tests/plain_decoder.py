@@ -9,7 +9,7 @@ import math
 import zlib
 from pathlib import Path
 
-PRIORS = Path(__file__).parents[1] / "prancimg" / "data"
+PRIORS = Path(__file__).parents[1] / "prancimg" / "network" / "data"
 
 MASK32, MASK64 = (1 << 32) - 1, (1 << 64) - 1
 

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 import prancimg
-from prancimg import PrancImgError, bitstream
+from prancimg import PrancImgError
 from prancimg.codec import load_image
+from prancimg.format import bitstream
 
 
 def encode(image, **options):

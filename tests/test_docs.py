@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from prancimg import coder, context, prior
-from prancimg.bitstream import SIGNATURE, STEPS
-from prancimg.layout import SCALES
+from prancimg.format import range_coder
+from prancimg.format.bitstream import SIGNATURE, STEPS
+from prancimg.format.layout import SCALES
+from prancimg.network import context, prior
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -14,7 +15,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 def test_the_format_page_has_every_constant():
     page = " ".join((DOCS / "format.md").read_text().split())
     assert SIGNATURE[:4].hex(" ").upper() in page and SIGNATURE[4:].hex(" ").upper() in page
-    assert ", ".join(map(str, coder._DECAY)) in page
+    assert ", ".join(map(str, range_coder._DECAY)) in page
     assert f"(0 … {STEPS - 1})" in page and f"(0 … {SCALES - 1})" in page
     assert ", ".join(str(height) for _, height in context._KNOTS) in page.replace(" is 0,", " 0,")
     for number, digest in prior._DIGESTS.items():

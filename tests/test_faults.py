@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 import prancimg
-from prancimg import PrancImgError, field_encoder, files
-from prancimg.cli import main
+from prancimg import PrancImgError
+from prancimg.apps.cli import main
+from prancimg.fit import field_encoder
+from prancimg.format import files
 from tools.faults import OLD, encoder, kill_encoders, kill_writers, prepare
 from tools.make_golden import FOLDER
 
@@ -52,7 +54,7 @@ def test_a_file_has_no_name_until_it_is_whole(tmp_path, call):
     """A process that dies before any of these calls leaves nothing, but a whole file before the last."""
     (tmp_path / "out").write_bytes(OLD)
     die = f"import os; os.{call} = lambda *_, **__: os._exit(9)"
-    code = f"{die}\nfrom prancimg.files import write; write('out', b'new')"
+    code = f"{die}\nfrom prancimg.format.files import write; write('out', b'new')"
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 9
     assert (tmp_path / "out").read_bytes() == OLD
     stray = [path.read_bytes() for path in tmp_path.iterdir() if path.name != "out"]
@@ -111,7 +113,7 @@ def test_a_limit_on_file_sizes_is_a_full_disk(folder):
     with (folder / "in.prc").open("wb") as file:
         file.write((FOLDER / "field-escapes.prc").read_bytes())
     code = f"import sys, resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200, {resource.RLIM_INFINITY}))"
-    run = f"{code}\nfrom prancimg.cli import main; sys.exit(main(['decode', 'in.prc', 'out.png']))"
+    run = f"{code}\nfrom prancimg.apps.cli import main; sys.exit(main(['decode', 'in.prc', 'out.png']))"
     done = subprocess.run([sys.executable, "-c", run], cwd=folder, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "prancimg: out.png: File too large\n") and untouched(folder)
 
@@ -235,7 +237,7 @@ def test_a_fit_that_diverges_is_never_written(monkeypatch, what, value):
             field_encoder, "fit_field", lambda *a, **k: spoiled(fit(*a, **k), y=np.full(1, value, np.float32))
         )
     else:
-        from prancimg import encoder as siren_encoder
+        from prancimg.fit import encoder as siren_encoder
 
         fit, model = siren_encoder.fit_siren, "siren"
         monkeypatch.setattr(

@@ -10,9 +10,9 @@ from golden.integers import digests
 from PIL import Image
 
 import prancimg
-from prancimg.bitstream import read_header
-from prancimg.encoder import PRIOR
-from prancimg.fit_field import PRIOR as FIELD_PRIOR
+from prancimg.fit.encoder import PRIOR
+from prancimg.fit.fit_field import PRIOR as FIELD_PRIOR
+from prancimg.format.bitstream import read_header
 from tools.make_golden import RECIPES, WILD
 
 FOLDER = Path(__file__).parent / "golden"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from prancimg import encoder, field_encoder
-from prancimg.cli import main
+from prancimg.apps.cli import main
+from prancimg.fit import encoder, field_encoder
 
 GUIDE = Path(__file__).parents[1] / "docs" / "guide.md"
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
@@ -45,7 +45,7 @@ def test_the_examples_run(tmp_path, monkeypatch, photo):
 
 @pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
 def test_options_that_pages_name_exist(page, capsys):
-    from prancimg.cli import _parser
+    from prancimg.apps.cli import _parser
 
     _, commands = _parser()
     known = {option for command in commands.values() for option in command._option_string_actions}

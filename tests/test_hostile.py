@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 
 import prancimg
-from prancimg import PrancImgError, bitstream, cli, codec, decoder, facts, files  # noqa: F401  (before memory is measured)
-from prancimg.bitstream import SIGNATURE, Coded, Header, Segment
-from prancimg.coder import Encoder
-from prancimg.layout import Kind, Siren
+from prancimg import PrancImgError, codec  # noqa: F401  (before memory is measured)
+from prancimg.apps import cli
+from prancimg.decoding import decoder
+from prancimg.format import bitstream, facts, files  # noqa: F401  (before memory is measured)
+from prancimg.format.bitstream import SIGNATURE, Coded, Header, Segment
+from prancimg.format.layout import Kind, Siren
+from prancimg.format.range_coder import Encoder
 from tools.fuzz import check, mutate
 from tools.mutations import measured, scrambler
 
@@ -176,7 +179,7 @@ def test_a_picture_beyond_memory_is_told_in_one_line(tmp_path):
     (tmp_path / "in").write_bytes(file(field(12_000, 8_000)))
     limit = 1_400 * MIB
     limited = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))"
-    run = "import sys; from prancimg.cli import main; sys.exit(main(['decode', 'in', 'out.png']))"
+    run = "import sys; from prancimg.apps.cli import main; sys.exit(main(['decode', 'in', 'out.png']))"
     done = subprocess.run([sys.executable, "-c", f"{limited}\n{run}"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and "not enough memory" in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert not (tmp_path / "out.png").exists()
@@ -186,7 +189,7 @@ def test_a_picture_beyond_memory_is_told_in_one_line(tmp_path):
     "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")]
 )
 def test_too_little_memory_to_encode_is_our_own_error(monkeypatch, error):
-    from prancimg import encoder
+    from prancimg.fit import encoder
 
     def allocate(*_):
         raise error

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,12 +26,12 @@ def file(tmp_path_factory, request):
 
 
 def test_import_is_light():
-    assert not loaded("import prancimg, prancimg.cli")
+    assert not loaded("import prancimg, prancimg.apps.cli")
 
 
 def test_info_is_light(file):
     assert not loaded(f"import prancimg; prancimg.info({str(file)!r})")
-    assert not loaded(f"from prancimg.cli import main; assert main(['info', {str(file)!r}]) == 0")
+    assert not loaded(f"from prancimg.apps.cli import main; assert main(['info', {str(file)!r}]) == 0")
 
 
 def test_decoding_is_light(file):
@@ -38,7 +39,7 @@ def test_decoding_is_light(file):
 
 
 def test_this_check_can_fail():
-    assert "torch" in loaded("import prancimg.encoder")
+    assert "torch" in loaded("import prancimg.fit.encoder")
 
 
 def test_everything_public_is_found_and_nothing_else():
@@ -50,33 +51,18 @@ def test_everything_public_is_found_and_nothing_else():
 
 def test_what_few_need_is_loaded_when_it_is_needed():
     further = "{'rich', 'argcomplete', 'distributed', 'imagecodecs', 'tifffile', 'pytorch_msssim', 'numba'}"
-    code = f"import sys, prancimg.cli; assert not {further} & set(sys.modules)"
+    code = f"import sys, prancimg.apps.cli; assert not {further} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-CORE = [
-    "layout",
-    "extras",
-    "files",
-    "facts",
-    "arrays",
-    "philox",
-    "basis",
-    "field",
-    "context",
-    "siren",
-    "coder",
-    "bitstream",
-    "prior",
-    "decoder",
-    "view",
-    "compact",
-]
+PACKAGE = Path(prancimg.__file__).parent
+FOLDERS = ("format", "network", "decoding")
+CORE = [f"{folder}.{path.stem}" for folder in FOLDERS for path in sorted((PACKAGE / folder).glob("[a-z]*.py"))]
+CORE += ["pranc.compact", "images.picture"]
 
 
 @pytest.mark.parametrize("module", CORE)
-def test_the_core_imports_neither_the_encoder_nor_the_front_door(module):
-    above = "encoder field_encoder fit fit_field large fused basis_triton cli batch compare metrics"
-    upper = {f"prancimg.{name}" for name in above.split()}
-    code = f"import sys; import prancimg.{module}; assert not {upper} & set(sys.modules)"
+def test_the_core_loads_neither_torch_nor_what_is_above_it(module):
+    above = "torch prancimg.fit prancimg.apps prancimg.codec prancimg.pranc.module prancimg.images.metrics"
+    code = f"import sys; import prancimg.{module}; assert not {set(above.split())} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -16,12 +16,12 @@ from golden.report import report, totals
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from prancimg import basis, context, siren
-from prancimg.basis import Block, expand_block
-from prancimg.bitstream import read_header
-from prancimg.coder import Decoder, Encoder
-from prancimg.decoder import Model, decode_array, read_coefficients
-from prancimg.layout import Kind
+from prancimg.decoding.decoder import Model, decode_array, read_coefficients
+from prancimg.format.bitstream import read_header
+from prancimg.format.layout import Kind
+from prancimg.format.range_coder import Decoder, Encoder
+from prancimg.network import basis, context, siren
+from prancimg.network.basis import Block, expand_block
 from tools.matrix import MACHINES, bounds, disobeyed
 
 ROOT = Path(__file__).parents[1]
@@ -110,7 +110,7 @@ def test_arrays_of_the_other_byte_order_are_the_same_coefficients():
 def test_bytes_become_numbers_only_in_a_named_byte_order():
     """No frombuffer, tobytes or from_bytes in the package leaves the byte order to the machine."""
     checked = 0
-    for path in (ROOT / "prancimg").glob("*.py"):
+    for path in (ROOT / "prancimg").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue

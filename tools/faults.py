@@ -26,7 +26,7 @@ from PIL import Image
 OLD = b"the old file"
 WRITER = """
 import sys
-from prancimg.files import write
+from prancimg.format.files import write
 print(flush=True)
 while True:
     write("out.prc", b"a" * 3_000_000)

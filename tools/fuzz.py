@@ -56,7 +56,7 @@ def check(data: bytes, max_pixels: int | None = MAX_PIXELS) -> str:
 def numbers(payload: bytes) -> list[int] | None:
     """The varints that a payload consists of, if it does."""
     from prancimg import PrancImgError
-    from prancimg.bitstream import read_varint
+    from prancimg.format.bitstream import read_varint
 
     found, at = [], 0
     try:
@@ -93,7 +93,8 @@ INTERESTING = [
 
 def parsed(data: bytes) -> list[tuple[int, bytes]]:
     """The segments of a file, whatever their checksums and their order are."""
-    from prancimg import PrancImgError, bitstream
+    from prancimg import PrancImgError
+    from prancimg.format import bitstream
 
     at, segments = len(bitstream.SIGNATURE) + 1, []
     try:
@@ -109,7 +110,7 @@ def parsed(data: bytes) -> list[tuple[int, bytes]]:
 
 def mutate(data: bytes, choose: random.Random, scramble) -> bytes:  # type: ignore[no-untyped-def]
     """One change inside the structure of a file, its checksums made right again; ``scramble`` changes plain bytes."""
-    from prancimg import bitstream
+    from prancimg.format import bitstream
 
     segments = parsed(data)
     if not segments or choose.random() < 0.05:

@@ -21,18 +21,18 @@ import numpy as np
 from PIL import Image
 
 import prancimg
-from prancimg import bitstream
-from prancimg.basis import WHOLE
-from prancimg.bitstream import FROZEN, PRANC, STEPS, Adapted, Coded, Header
-from prancimg.bitstream import WHOLE as ALL
-from prancimg.coder import MAGNITUDE, best_scale
-from prancimg.encoder import Plan, _file, fit_to_size, widest
-from prancimg.extras import Alpha, Extras, Metadata, Samples
-from prancimg.field_encoder import _file as field_file
-from prancimg.fit_field import Setup
-from prancimg.layout import SCALES, Kind
-from prancimg.picture import plane_to_png
-from prancimg.prior import load_prior
+from prancimg.fit.encoder import Plan, _file, fit_to_size, widest
+from prancimg.fit.field_encoder import _file as field_file
+from prancimg.fit.fit_field import Setup
+from prancimg.format import bitstream
+from prancimg.format.bitstream import FROZEN, PRANC, STEPS, Adapted, Coded, Header
+from prancimg.format.bitstream import WHOLE as ALL
+from prancimg.format.extras import Alpha, Extras, Metadata, Samples
+from prancimg.format.layout import SCALES, Kind
+from prancimg.format.range_coder import MAGNITUDE, best_scale
+from prancimg.images.picture import plane_to_png
+from prancimg.network.basis import WHOLE
+from prancimg.network.prior import load_prior
 from tests.golden.integers import digests
 
 FOLDER = Path(__file__).parents[1] / "tests" / "golden"

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from prancimg.compact import Apart, Layout, Network, Recipe, Start, Structure, rounded
-from prancimg.layout import Kind
+from prancimg.format.layout import Kind
+from prancimg.pranc.compact import Apart, Layout, Network, Recipe, Start, Structure, rounded
 
 FOLDER = Path(__file__).parents[1] / "tests" / "golden"
 SHAPES = {"0.weight": (6, 3, 3, 3), "0.bias": (6,), "3.weight": (40, 54), "norm.weight": (300,), "scalar": ()}

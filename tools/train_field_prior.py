@@ -10,7 +10,7 @@ averaged (local SGD, Stich 2019). Deterministic for a given number of workers an
 Crops are turned, mirrored, scaled and coloured at random, and the SIREN is held near a linear map of colours: left
 alone it learns the colours of the photographs at hand and cannot paint others.
 
-prancimg/data/siren-2.bin: see docs/field.md.
+prancimg/network/data/siren-2.bin: see docs/field.md.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from prancimg import fused
-from prancimg.field import step_value
-from prancimg.fit_field import HARD, Canvas, GridAdam, Setup, pace, relative_rate, soften, start
-from prancimg.layout import CHANNELS, COMPONENTS, KINDS, MAX_LEVELS, Pyramid, Siren
-from prancimg.prior import pack_prior, unpack_prior
-from prancimg.siren import to_floats
-from prancimg.soap import Soap
+from prancimg.fit import fused
+from prancimg.fit.fit_field import HARD, Canvas, GridAdam, Setup, pace, relative_rate, soften, start
+from prancimg.fit.soap import Soap
+from prancimg.format.layout import CHANNELS, COMPONENTS, KINDS, MAX_LEVELS, Pyramid, Siren
+from prancimg.network.field import step_value
+from prancimg.network.prior import pack_prior, unpack_prior
+from prancimg.network.siren import to_floats
 
 SIREN = Siren(16, 1, CHANNELS)
 LUMA_CHROMA = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))

@@ -7,7 +7,7 @@ belongs to one random crop and one of three rates, lives for some steps, and is 
 error relative to itself plus a price for its bits, with Gaussian noise of the quantiser's variance on the offsets
 (the same in any orthonormal basis, so the prior suits any of them). θ0 follows the gradient of the whole pool.
 
-prancimg/data/siren-1.bin: see docs/siren.md.
+prancimg/network/data/siren-1.bin: see docs/siren.md.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from prancimg.layout import Siren
-from prancimg.prior import pack_prior, unpack_prior
-from prancimg.siren import FRACTION, coordinates, seeded
-from prancimg.soap import Soap
+from prancimg.fit.soap import Soap
+from prancimg.format.layout import Siren
+from prancimg.network.prior import pack_prior, unpack_prior
+from prancimg.network.siren import FRACTION, coordinates, seeded
 
 HIDDEN, LAYERS = 64, 5
 POOL, PIXELS, LIFE, SIDE = 6, 1024, 500, 256

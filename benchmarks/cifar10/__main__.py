@@ -44,14 +44,14 @@ from benchmarks.cifar10.train import (
     step_by_size,
     train,
 )
-from prancimg import files
 from prancimg.errors import PrancImgError
+from prancimg.format import files
 from prancimg.pranc import Pranc, direct
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
 METHODS = ("full", "pranc", "small", "pruned")
-SHARED = ("model", "epochs", "batch", "rate", "side", "pictures", "seed", "digest")
+SHARED = ("model", "epochs", "batch", "rate", "side", "pictures", "seed", "digest", "precision")
 """What all results of a run have in common: its options, and the digest of its pictures."""
 KEY = ("model", "method", "k", "basis", "structure", "rows", "nested", "budget", "prune_epochs", *SHARED[1:])
 """All that a result depends on."""
@@ -106,7 +106,7 @@ class Bench:
     def plan(self, rate: float = 1.0, epochs: int | None = None, nested: bool = False) -> Plan:
         """The options' plan."""
         o = self.options
-        return Plan(epochs or o.epochs, o.batch, rate * o.rate, o.seed, nested)
+        return Plan(epochs or o.epochs, o.batch, rate * o.rate, o.seed, nested, o.precision)
 
     def full(self) -> nn.Module:
         """The full network, trained."""
@@ -241,6 +241,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=0.004, help="highest learning rate of weights")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16", help="of products in training")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, …")
     parser.add_argument("--out", type=Path, default=Path("build/cifar10"), help="pictures, checkpoints and models")
     parser.add_argument("--results", type=Path, default=HERE / "results.json")

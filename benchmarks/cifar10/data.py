@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from prancimg import files
 from prancimg.errors import PrancImgError
+from prancimg.format import files
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 TEST = ("test", "val")

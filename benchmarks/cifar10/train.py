@@ -19,12 +19,12 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from benchmarks.cifar10.data import Dataset
-from prancimg import files
-from prancimg.bitstream import step_size
-from prancimg.coder import MAGNITUDE
-from prancimg.compact import STEP_FRACTION, STEPS
 from prancimg.errors import PrancImgError
+from prancimg.format import files
+from prancimg.format.bitstream import step_size
+from prancimg.format.range_coder import MAGNITUDE
 from prancimg.pranc import Pranc, load
+from prancimg.pranc.compact import STEP_FRACTION, STEPS
 
 PAD = 4
 """Pixels by which training pictures are shifted at most."""
@@ -41,6 +41,8 @@ class Plan:
     seed: int = 0
     nested: bool = False
     """Every second step trains a random prefix of the coefficients."""
+    precision: str = "bfloat16"
+    """Of the products in a step; parameters and their steps are float32, and so is all that is tested."""
 
 
 class Pictures:
@@ -139,7 +141,9 @@ def train(
                     group["lr"] = group["rate"] * min(1, 10 * done + 0.01) * (0.5 + 0.5 * math.cos(math.pi * done))
                 if plan.nested and isinstance(model, Pranc):
                     model.prefix = _random_prefix(len(model.alpha), lengths) if i % 2 else None
-                loss = functional.cross_entropy(model(x), labels)
+                with torch.autocast(x.device.type, torch.bfloat16, enabled=plan.precision == "bfloat16"):
+                    output = model(x.to(memory_format=torch.channels_last))
+                loss = functional.cross_entropy(output.float(), labels)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

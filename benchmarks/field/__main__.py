@@ -29,15 +29,17 @@ import numpy as np
 import torch
 
 from benchmarks.kodak.curves import markdown
-from prancimg import decoder, fit_field, metrics
-from prancimg.bitstream import FROZEN, PRANC, WHOLE
 from prancimg.codec import load_image
-from prancimg.decoder import decode_array
-from prancimg.field_encoder import file_of
-from prancimg.fit_field import TUNES, Setup
-from prancimg.layout import CAUSAL, KINDS, PARENT
-from prancimg.prior import load_prior, pack_prior, unpack_prior
-from prancimg.siren import to_floats
+from prancimg.decoding import decoder
+from prancimg.decoding.decoder import decode_array
+from prancimg.fit import fit_field
+from prancimg.fit.field_encoder import file_of
+from prancimg.fit.fit_field import TUNES, Setup
+from prancimg.format.bitstream import FROZEN, PRANC, WHOLE
+from prancimg.format.layout import CAUSAL, KINDS, PARENT
+from prancimg.images import metrics
+from prancimg.network.prior import load_prior, pack_prior, unpack_prior
+from prancimg.network.siren import to_floats
 from tools.train_field_prior import initial
 
 Weights = dict[str, np.ndarray]

@@ -17,7 +17,7 @@ from benchmarks.kodak.codecs import Codec
 from benchmarks.kodak.data import CHECKSUMS
 from benchmarks.kodak.records import Record, Task
 from prancimg.errors import PrancImgError
-from prancimg.metrics import decibels
+from prancimg.images.metrics import decibels
 
 PUBLISHED = Path(__file__).with_name("published.json")
 METRICS = {"PSNR": "psnr-rgb", "MS-SSIM": "ms-ssim-rgb"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from prancimg.bitstream import Header
-from prancimg.layout import KINDS, context_shapes
+from prancimg.format.bitstream import Header
+from prancimg.format.layout import KINDS, context_shapes
 
 
 def macs_per_pixel(header: Header) -> float:

@@ -15,7 +15,7 @@ from PIL import Image
 from benchmarks.kodak import plots
 from benchmarks.kodak.curves import LITTLE, METRICS, SPEED_HEAD, Curve, Measured, bd_head, complete, delta, markdown
 from benchmarks.kodak.records import Record
-from prancimg.viewer import Picture, Scene, as_script, viewer
+from prancimg.apps.viewer import Picture, Scene, as_script, viewer
 
 HERE = Path(__file__).parent
 SHOWN_BY_BROWSERS = {".jpg": "image/jpeg", ".webp": "image/webp", ".avif": "image/avif"}

@@ -23,10 +23,10 @@ from tqdm import tqdm
 from benchmarks.kodak.codecs import Codec, Fitted, Setting
 from benchmarks.kodak.data import write
 from benchmarks.kodak.metrics import macs_per_pixel
-from prancimg.batch import follow_parent
-from prancimg.bitstream import read_header
+from prancimg.apps.batch import follow_parent
 from prancimg.errors import PrancImgError
-from prancimg.metrics import decibels, measure
+from prancimg.format.bitstream import read_header
+from prancimg.images.metrics import decibels, measure
 
 
 @dataclass(frozen=True)

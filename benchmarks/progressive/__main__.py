@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 import prancimg
-from prancimg import bitstream
+from prancimg.format import bitstream
 
 
 def photos(width: int) -> dict[str, np.ndarray]:

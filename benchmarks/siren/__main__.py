@@ -28,10 +28,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from prancimg.decoder import decode_array
-from prancimg.encoder import EFFORTS, Plan, fit_to_size, widest
-from prancimg.layout import Kind
-from prancimg.metrics import measure
+from prancimg.decoding.decoder import decode_array
+from prancimg.fit.encoder import EFFORTS, Plan, fit_to_size, widest
+from prancimg.format.layout import Kind
+from prancimg.images.metrics import measure
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"

@@ -19,8 +19,8 @@ import torch
 from PIL import Image, ImageOps
 
 from benchmarks.siren.__main__ import TABLE, insert
-from prancimg.encoder import Plan, fit_to_size, widest
-from prancimg.layout import Kind
+from prancimg.fit.encoder import Plan, fit_to_size, widest
+from prancimg.format.layout import Kind
 
 RESULTS = Path(__file__).parent / "ablation.json"
 

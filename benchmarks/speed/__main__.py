@@ -69,10 +69,10 @@ def step(picture: np.ndarray) -> list[Row]:
     """A step's loss and gradients, and its parts."""
     import torch
 
-    from prancimg import fused
-    from prancimg.decoder import Model
-    from prancimg.field import step_value
-    from prancimg.fit_field import Canvas, Networks, Setup, _planes, relative_rate, soften, start
+    from prancimg.decoding.decoder import Model
+    from prancimg.fit import fused
+    from prancimg.fit.fit_field import Canvas, Networks, Setup, _planes, relative_rate, soften, start
+    from prancimg.network.field import step_value
 
     header = Setup().header(picture, 1e-3, (0, 2))
     canvas = Canvas(_planes(picture, torch.device("cpu")), header.pyramid)
@@ -104,11 +104,12 @@ def step(picture: np.ndarray) -> list[Row]:
 
 def decode(picture: np.ndarray, folder: Path, bpps: list[float]) -> list[Row]:
     """Processes that decode and tell, beside Pillow's with AVIF; and where a decoder's time goes."""
-    from prancimg import bitstream, decoder
-    from prancimg import picture as pictures
-    from prancimg.extras import Metadata
-    from prancimg.field import step_value
-    from prancimg.siren import render_field
+    from prancimg.decoding import decoder
+    from prancimg.format import bitstream
+    from prancimg.format.extras import Metadata
+    from prancimg.images import picture as pictures
+    from prancimg.network.field import step_value
+    from prancimg.network.siren import render_field
 
     source, avif, png = (str(folder / name) for name in ("source.png", "a.avif", "out.png"))
     Image.fromarray(picture).save(source)
@@ -209,9 +210,9 @@ def basis(parameters: int, coefficients: int) -> list[Row]:
     """B α by drawing B against reading a stored float32 matrix, whose product is scaled up from 1,000 of its rows."""
     import torch
 
-    from prancimg import pranc
-    from prancimg.basis import Block
-    from prancimg.layout import Kind
+    from prancimg.format.layout import Kind
+    from prancimg.network.basis import Block
+    from prancimg.pranc.module import products
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -235,7 +236,7 @@ def basis(parameters: int, coefficients: int) -> list[Row]:
     found = [{"what": f"stored float32 matrix, {device} (reference)", "seconds": took}]
     for kind in (Kind.SIGN, Kind.POPCOUNT, Kind.HADAMARD):
         block = Block(0, parameters, kind)
-        product = pranc.products(block, a).expand_block
+        product = products(block, a).expand_block
         took = clock(lambda p=product, b=block: wait(p(1, 0, b, a)), 1)
         found.append({"what": f"{kind.name.lower()}, {device}, by {product.__module__}", "seconds": took})
     return ratios(found)

@@ -4,8 +4,8 @@ import hashlib
 
 import numpy as np
 
-from prancimg.bitstream import read_header
-from prancimg.decoder import Model, read_coefficients, read_field
+from prancimg.decoding.decoder import Model, read_coefficients, read_field
+from prancimg.format.bitstream import read_header
 
 
 def integers(file: bytes, max_pixels: int | None = None) -> dict[str, np.ndarray]:

@@ -1,0 +1,464 @@
+"""The command ``prancimg``: encode, decode, info, batch, compare, completion.
+
+Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import math
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prancimg.errors import PrancImgError
+from prancimg.format import files
+from prancimg.format.facts import info
+from prancimg.version import __version__
+
+if TYPE_CHECKING:
+    from prancimg.decoding.lazy import LazyImage
+
+PREVIEW = 2
+"""Finest level of a preview: a file's first part ends there."""
+
+Run = Callable[[argparse.Namespace], None]
+_TARGET, _HOW = ("bpp", "size", "quality", "psnr"), ("model", "effort", "seed", "device", "tune")
+"""Options of what to encode to, and how, named as :func:`prancimg.encode` names them."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with ``arguments`` (default: the process's own) and return its exit status."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's matrices are small here: more only wait for each other
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name is no reason to fail
+    if sys.stderr is None:  # closed: nobody listens
+        sys.stderr = io.StringIO()
+    parser, commands = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    words = _plain(sys.argv[1:] if arguments is None else arguments)
+    command = commands.get(words[0]) if words else None
+    # Only so may options stand between names, and before an OUT that need not be there.
+    options = command.parse_intermixed_args(words[1:]) if command else parser.parse_args(words)
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")  # of libraries, to programmers
+            options.run(options)
+        if sys.stdout:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output is gone: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except PrancImgError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+    except MemoryError:
+        return _fail("not enough memory")
+    except Exception as error:  # a defect, still told in one line
+        return _fail(f"internal error, please report it: {type(error).__name__}: {error}".replace("\n", " "))
+    return 0
+
+
+def _plain(arguments: Sequence[str]) -> list[str]:
+    """Without the ``--`` that ends the options: names behind it that look like options get a folder before them."""
+    if "--" not in arguments:
+        return list(arguments)
+    end = list(arguments).index("--")
+    names = [f"./{name}" if name.startswith("-") and name != files.PIPE else name for name in arguments[end + 1 :]]
+    return [*arguments[:end], *names]
+
+
+def _encode(options: argparse.Namespace) -> None:
+    from prancimg.codec import encode_picture, psnr_of
+    from prancimg.images.picture import load_picture, only_orientation
+
+    files.check_writable(options.output, options.input)
+    with _naming(options.input):
+        picture = load_picture(io.BytesIO(files.read(options.input)), orient=options.orientation == "apply")
+    if options.strip:
+        picture = replace(picture, metadata=only_orientation(picture.metadata))
+    _note(options, options.input, picture.notes)
+    began = time.perf_counter()
+    target = {name: getattr(options, name) for name in _TARGET}
+    how = {name: getattr(options, name) for name in _HOW}
+    with _progress(options, "encoding") as progress:
+        data = encode_picture(picture, target, how, progress)
+    files.write(options.output, data)
+    if options.quiet:
+        return
+    seconds, (height, width) = time.perf_counter() - began, picture.colors.shape[:2]
+    wanted = options.size or (options.bpp and options.bpp * height * width / 8)
+    _say(
+        f"{options.output}: {len(data)} bytes, {8 * len(data) / (height * width):.4f} bpp, "
+        f"{psnr_of(data, picture):.2f} dB, {seconds:.1f} s"
+    )
+    if wanted and len(data) < 0.97 * wanted:
+        _say(f"{options.output}: smaller than asked for: more bits would not make the picture better")
+    if options.verbose:
+        for line in report(info(data)):
+            _say(line)
+
+
+def _decode(options: argparse.Namespace) -> None:
+    from prancimg.decoding.lazy import LazyImage
+    from prancimg.images.picture import format_of, only_orientation, save_samples
+
+    kind = format_of(options.format) if options.format else None
+    output = options.output
+    if output is None:
+        ending = f".{options.format.lower().removeprefix('.')}" if options.format else ".png"
+        output = files.PIPE if options.input == files.PIPE else str(Path(options.input).with_suffix(ending))
+    files.check_writable(output, options.input)
+    if options.output is None and output != files.PIPE and Path(output).exists() and not options.force:
+        raise PrancImgError(f"{output} is there already; name the output, or replace it with --force")
+    if kind is None:
+        kind = "PNG" if output == files.PIPE else format_of(Path(output).suffix)
+    began = time.perf_counter()
+    with _naming(options.input):
+        data = files.read_prc(options.input)
+        picture = LazyImage(data, options.max_pixels, allow_partial=options.allow_partial)
+        samples = picture.array(
+            _size(picture, options), options.crop, level=PREVIEW if options.preview else 0, depth=options.depth
+        )
+    metadata = only_orientation(picture.extras.metadata) if options.strip else picture.extras.metadata
+    data, notes = save_samples(samples, metadata, kind)
+    files.write(output, data)
+    if picture.damage:
+        _say(f"prancimg: {'standard input' if options.input == files.PIPE else options.input}: {picture.damage}")
+    _note(options, output, notes)
+    if options.verbose:
+        _say(f"{output}: {samples.shape[1]} x {samples.shape[0]}, {time.perf_counter() - began:.2f} s")
+
+
+def _size(picture: LazyImage, options: argparse.Namespace) -> tuple[int, int] | None:
+    if options.scale is None:
+        return None
+    width, height = options.crop[2:] if options.crop else picture.size
+    return max(1, round(options.scale * width)), max(1, round(options.scale * height))
+
+
+def _info(options: argparse.Namespace) -> None:
+    with _naming(options.input):
+        facts = info(files.read_prc(options.input))
+    _print(json.dumps(facts, indent=2) if options.json else "\n".join([options.input, *report(facts)]))
+
+
+def report(facts: Mapping[str, Any]) -> list[str]:
+    """What :func:`prancimg.info` says, as lines to read."""
+    pixels, parts = facts["width"] * facts["height"], facts["segments"]
+    network = f"{facts['layers']} x {facts['hidden']} sine units"
+    start = f"prior {facts['prior']}" if facts["prior"] else f"a start drawn from seed {facts['seed']}"
+    lines = [
+        f"  size        {facts['width']} x {facts['height']}, {facts['mode']}, {facts['depth']} bits a sample",
+        f"  file        {facts['bytes']} bytes, {facts['bpp']:.4f} bits per pixel",
+        f"  preset      {facts['model']}: {network}, {start}",
+        f"  network     D = {facts['parameters']} parameters, moved by k = {facts['coefficients']} coefficients "
+        f"({facts['basis']} basis, seed {facts['seed']})",
+    ]
+    if facts["symbols"]:
+        lines.append(
+            f"  field       {facts['symbols']} integers in {facts['levels']} levels, {facts['channels']} channels"
+        )
+    held = [f"{what.upper()} {size} bytes" for what, size in facts["metadata"].items() if size]
+    if held:
+        lines.append(f"  metadata    {', '.join(held)}")
+    lines += [
+        f"  checks      format version {facts['version']}, {len(parts)} checksums: all good",
+        "",
+        f"  {'part':24}{'bytes':>9}{'bits':>10}{'bpp':>9}{'share':>8}",
+    ]
+    rows, above = [("container", facts["bytes"] - sum(parts.values()))], facts["levels"]
+    for name, size in parts.items():
+        level = name.removeprefix("field_")
+        if level != name:
+            first, name = int(level), f"field, level {level}"
+            if above > first + 1:
+                name = f"field, levels {above - 1} to {first}"
+            above = first
+        rows.append((name, size))
+    for name, size in rows:
+        share = f"{100 * size / facts['bytes']:.1f} %"
+        lines.append(f"  {name:24}{size:>9}{8 * size:>10}{8 * size / pixels:>9.4f}{share:>8}")
+    return lines
+
+
+def _batch(options: argparse.Namespace) -> None:
+    from prancimg.apps import batch
+
+    how = {name: getattr(options, name) for name in _HOW}
+    target = {name: getattr(options, name) for name in _TARGET}
+    plan = batch.plan(
+        options.input,
+        Path(options.output),
+        target,
+        how,
+        orient=options.orientation == "apply",
+        strip=options.strip,
+        resume=options.resume,
+    )
+    Path(options.output).mkdir(parents=True, exist_ok=True)
+    summary = options.summary or str(Path(options.output) / "summary.csv")
+    files.check_writable(summary, *plan.files)
+    outcomes = batch.run(plan, options.jobs, options.cluster, quiet=options.quiet)
+    files.write(summary, batch.summary(outcomes, Path(summary).suffix))
+    failed = sum(bool(outcome.error) for outcome in outcomes)
+    if not options.quiet:
+        _say(f"{batch.totals(outcomes)}; {summary}")
+    if failed:
+        raise PrancImgError(f"{failed} of {len(outcomes)} files failed; {summary} says why")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from prancimg.apps import compare
+
+    files.check_writable(options.output, options.original, *options.input)
+    page, rows = compare.page(options.original, options.input)
+    files.write(options.output, page)
+    if not options.quiet:
+        for line in rows:
+            _say(line)
+
+
+def _completion(options: argparse.Namespace) -> None:
+    from argcomplete.shell_integration import shellcode
+
+    _print(shellcode(["prancimg"], shell=options.shell))
+
+
+def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """Of the command, and of each of its commands by its name."""
+    parser = argparse.ArgumentParser(
+        prog="prancimg",
+        description="A neural image codec.",
+        epilog="example:\n  prancimg encode photo.png photo.prc\n  prancimg decode photo.prc back.png",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"prancimg {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(
+        name: str, run: Run, text: str, epilog: str, input: str = "a file, or - for standard input"
+    ) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=epilog,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.set_defaults(run=run)
+        if input:
+            added.add_argument("input", metavar="IN", help=input)
+        return added
+
+    def wishes(added: argparse.ArgumentParser) -> None:
+        target = added.add_mutually_exclusive_group()
+        target.add_argument(
+            "--bpp", type=_number(float, 1e-6, 1e6), metavar="R", help="bits per pixel of the file, at most"
+        )
+        target.add_argument("--size", type=_number(int, 1, 2**53), metavar="BYTES", help="bytes of the file, at most")
+        target.add_argument("-q", "--quality", type=_number(float, 0, 100), metavar="Q", help="0 to 100 (default: 50)")
+        target.add_argument("--psnr", type=_number(float, 1, 100), metavar="DB", help="at least this, in few bytes")
+        added.add_argument(
+            "-m",
+            "--model",
+            choices=["field", "siren"],
+            default="field",
+            help="field: local features (default); siren: one global network",
+        )
+        added.add_argument(
+            "-e",
+            "--effort",
+            type=int,
+            choices=range(1, 10),
+            default=5,
+            metavar="1..9",
+            help="1 fast, 9 best (default: 5)",
+        )
+        added.add_argument(
+            "--seed",
+            type=_number(int, 0, 2**32 - 1),
+            metavar="N",
+            help="basis seed (default: 0; siren: the best of a few)",
+        )
+        added.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to fit")
+        added.add_argument(
+            "--tune",
+            choices=["ssim", "psnr"],
+            help="field: fit for the eye (default) or, as --psnr does, for squared error alone",
+        )
+        added.add_argument("--strip", action="store_true", help="leave out colour profile, EXIF and XMP")
+        added.add_argument(
+            "--orientation",
+            choices=["apply", "keep"],
+            default="apply",
+            help="the EXIF orientation: turn the picture upright (default), or keep pixels and tag",
+        )
+
+    def talk(added: argparse.ArgumentParser) -> None:
+        group = added.add_mutually_exclusive_group()
+        group.add_argument("-v", "--verbose", action="store_true", help="say more")
+        group.add_argument("--quiet", action="store_true", help="say nothing but errors")
+
+    encode = command(
+        "encode",
+        _encode,
+        "fit a network to an image and write a .prc file",
+        "examples:\n  prancimg encode photo.png photo.prc --bpp 0.1\n  prancimg encode - - --size 5000 <a.png >a.prc",
+    )
+    encode.add_argument("output", metavar="OUT", help="a file, or - for standard output")
+    wishes(encode)
+    talk(encode)
+
+    decode = command(
+        "decode",
+        _decode,
+        "render a .prc file to an image file",
+        "examples:\n  prancimg decode photo.prc\n  prancimg decode photo.prc photo.webp\n"
+        "  prancimg decode photo.prc detail.png --crop 100,50,64,64 --scale 8\n"
+        "  prancimg decode photo.prc - --preview --format jpeg >small.jpg",
+    )
+    decode.add_argument("output", metavar="OUT", nargs="?", help="format by its ending (default: IN with .png, if new)")
+    decode.add_argument("-f", "--force", action="store_true", help="without OUT, replace a file that is there")
+    formats = ["png", "jpeg", "webp", "avif", "tiff", "ppm", "qoi"]
+    named = decode.add_argument("--format", metavar="NAME", help=f"{', '.join(formats)}, ...: whatever the ending")
+    vars(named)["completer"] = lambda **_: formats  # argcomplete looks for it there
+    decode.add_argument("--scale", type=_number(float, 1e-4, 1e6), metavar="S", help="so many times the size, e.g. 2.5")
+    decode.add_argument("--crop", type=_region, metavar="X,Y,W,H", help="this part only, in pixels of the picture")
+    decode.add_argument("--preview", action="store_true", help="from the coarse levels only, a quarter of the size")
+    decode.add_argument("--depth", type=int, choices=[8, 16], help="bits a sample (default: those of the original)")
+    decode.add_argument("--strip", action="store_true", help="leave out colour profile, EXIF and XMP")
+    decode.add_argument(
+        "--max-pixels", type=_number(int, 1), metavar="N", default=178_956_970, help="refuse larger pictures"
+    )
+    decode.add_argument(
+        "--allow-partial", action="store_true", help="of a damaged or truncated file, show what is there"
+    )
+    talk(decode)
+
+    information = command("info", _info, "print what a .prc file says of itself", "example:\n  prancimg info photo.prc")
+    information.add_argument("--json", action="store_true", help="for machines")
+
+    several = command(
+        "batch",
+        _batch,
+        "encode many images",
+        "examples:\n  prancimg batch photos/ small/ --bpp 0.5 --jobs 4\n"
+        "  prancimg batch 'photos/**/*.png' small/ --resume --summary small.json\n"
+        "  prancimg batch photos/ small/ --cluster tcp://scheduler:8786",
+        "a folder, or a pattern such as 'photos/**/*.png' in quotes",
+    )
+    several.add_argument("output", metavar="OUT_DIR", help="a folder; inputs keep their places in it")
+    wishes(several)
+    where = several.add_mutually_exclusive_group()
+    where.add_argument("-j", "--jobs", type=_number(int, 1), metavar="N", default=1, help="processes (default: 1)")
+    where.add_argument("--cluster", metavar="ADDRESS", help="an existing Dask cluster, e.g. tcp://scheduler:8786")
+    several.add_argument("--resume", action="store_true", help="skip inputs whose whole, newer output is there")
+    several.add_argument("--summary", metavar="FILE", help=".csv or .json (default: OUT_DIR/summary.csv)")
+    several.add_argument("--quiet", action="store_true", help="say nothing but errors")
+
+    beside = command(
+        "compare",
+        _compare,
+        "make a page that shows an original beside other files",
+        "example:\n  prancimg compare photo.png photo.prc photo.avif -o report.html",
+        "",
+    )
+    beside.add_argument("original", metavar="ORIGINAL", help="an image file")
+    beside.add_argument("input", metavar="IN", nargs="+", help=".prc files and other images of the same size")
+    beside.add_argument("-o", "--output", metavar="OUT", default="report.html", help="default: report.html")
+    beside.add_argument("--quiet", action="store_true", help="say nothing but errors")
+
+    completion = command(
+        "completion",
+        _completion,
+        "print what teaches a shell to complete this command",
+        'examples:\n  eval "$(prancimg completion bash)"        # in ~/.bashrc, likewise zsh in ~/.zshrc\n'
+        "  prancimg completion fish >~/.config/fish/completions/prancimg.fish",
+        "",
+    )
+    completion.add_argument("shell", choices=["bash", "zsh", "fish"])
+    return parser, commands.choices
+
+
+def _region(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text} is not X,Y,W,H in whole numbers")
+    return tuple(map(int, parts))
+
+
+def _number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
+    """A parser of numbers from ``low`` to ``high``."""
+
+    def parse(text: str) -> float:
+        value: float = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not between {low:g} and {high:g}")
+        return value
+
+    parse.__name__ = "whole number" if kind is int else "number"
+    return parse
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Put the file's name before an error about it."""
+    try:
+        yield
+    except PrancImgError as error:
+        raise PrancImgError(f"{'standard input' if name == files.PIPE else name}: {error}") from error
+
+
+@contextlib.contextmanager
+def _progress(options: argparse.Namespace, label: str) -> Iterator[Callable[[float], None] | None]:
+    if options.quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+    with tqdm(total=1.0, desc=label, bar_format=shape, leave=False) as bar:
+
+        def advance(done: float) -> None:
+            bar.update(done - bar.n)
+
+        yield advance
+
+
+def _note(options: argparse.Namespace, name: str, notes: Sequence[str]) -> None:
+    if not options.quiet:
+        for note in notes:
+            _say(f"{'standard input or output' if name == files.PIPE else name}: {note}")
+
+
+def _print(text: str) -> None:
+    if not sys.stdout:
+        raise files.closed("standard output")
+    print(text)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _fail(text: str, status: int = 1) -> int:
+    _say(f"prancimg: {text}")
+    return status

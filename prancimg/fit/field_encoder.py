@@ -1,0 +1,157 @@
+"""Picture to bytes with the field: one fit for a size or a price, a few for a PSNR, and landing on the rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from prancimg.decoding.decoder import Model, decode_array
+from prancimg.errors import PrancImgError
+from prancimg.fit.fit_field import PRICES, TUNES, Fitted, Setup, fit_field, seek
+from prancimg.fit.large import LARGE, fit_large
+from prancimg.format import bitstream
+from prancimg.format.bitstream import Header, Segment
+from prancimg.format.layout import MAX_LEVELS
+from prancimg.format.range_coder import Encoder
+from prancimg.network import context
+from prancimg.network.field import Coefficients
+from prancimg.network.siren import FRACTION
+
+Progress = Callable[[float], None]
+
+EFFORTS = {1: 16, 2: 36, 3: 80, 4: 170, 5: 360, 6: 700, 7: 1350, 8: 2500, 9: 4608}
+"""Steps of a fit: each takes about twice as long as the one before, with all that takes time beside them."""
+SPARE = 0.028
+"""The share of a size that may be left over: coefficients that fill it would not be worth their bits."""
+FEW = 256
+"""Pixels below which a bit costs no more than among so many: else a picture of one pixel would not have its colour."""
+FITS = 5
+"""Fits in search of a PSNR."""
+
+
+class FieldSearch:
+    """Finds the file that a target asks for."""
+
+    def __init__(
+        self,
+        image: np.ndarray,
+        effort: int,
+        seed: int,
+        device: torch.device,
+        progress: Progress | None = None,
+        setup: Setup = TUNES["ssim"],
+    ) -> None:
+        self.image, self.seed, self.device, self.progress, self.setup = image, seed, device, progress, setup
+        setup.header(image, PRICES[0], (0, 0)).check()
+        self.iterations = EFFORTS[effort]
+        self.pixels = image.shape[0] * image.shape[1]
+
+    def size(self, size: int) -> bytes:
+        """The best file of at most ``size`` bytes, and of at least 97 % of them where the picture can use them."""
+        least = _file(*_nothing(self.image))
+        if size < len(least):
+            raise PrancImgError(
+                f"{size} bytes are too few: the lowest possible is {len(least)} bytes, "
+                f"{8 * len(least) / self.pixels:.4f} bpp"
+            )
+        bits = 8.0 * (size - len(least)) + 8
+        fitted = self._fit(bits=bits)
+        files: dict[float, bytes] = {}
+
+        def excess(shift: float) -> float:
+            files[shift] = file_of(fitted, shift)
+            return math.log(len(files[shift]) / size)
+
+        off = excess(0.0)
+        if not -SPARE <= off <= 0:
+            seek(excess, 2 * off + 0.01, -0.5, (fitted.finest, fitted.coarsest), 0.01, 8)
+        fitting = [data for data in files.values() if len(data) <= size]
+        return max(fitting, key=len, default=least)
+
+    def price(self, price: float) -> bytes:
+        """The file with about the least mse + price · bpp, mse on samples from 0 to 1, and at least ``FEW`` pixels."""
+        return file_of(self._fit(price=max(price * min(1.0, self.pixels / FEW), PRICES[0])), 0.0)
+
+    def psnr(self, wanted: float) -> bytes:
+        """The smallest file found whose PSNR is at least ``wanted`` dB."""
+        low, high = map(math.log, PRICES)
+        files: list[tuple[float, bytes]] = []
+
+        def shortfall(x: float) -> float:
+            """dB above what is wanted: falls as the price grows."""
+            start = len(files) / FITS
+            data = file_of(self._fit(price=math.exp(x), start=start, share=1 / FITS), 0.0)
+            files.append((_psnr(self.image, data), data))
+            return files[-1][0] - wanted
+
+        # Falling as seek wants it, and just above instead of just below zero: look for the mirrored point.
+        start = min(max(math.log(3 * 10 ** (-wanted / 10)), low), high)
+        seek(lambda x: -shortfall(-x), -start, -1.3, (-high, -low), 0.15, FITS)
+        enough = [data for reached, data in files if reached >= wanted]
+        if not enough:
+            shortfall(low)
+            enough = [data for reached, data in files if reached >= wanted]
+        if not enough:
+            most = max(reached for reached, _ in files)
+            raise PrancImgError(f"{wanted} dB are out of reach: the field model gets to {most:.2f} dB on this picture")
+        return min(enough, key=len)
+
+    def _fit(
+        self, *, bits: float = math.inf, price: float | None = None, start: float = 0.0, share: float = 1.0
+    ) -> Fitted:
+        def advance(part: float) -> None:
+            if self.progress:
+                self.progress(min(1.0, start + share * part))
+
+        fitted = (fit_large if self.pixels > LARGE else fit_field)(
+            self.image,
+            seed=self.seed,
+            iterations=self.iterations,
+            device=self.device,
+            price=price,
+            bits=bits,
+            setup=self.setup,
+            progress=advance,
+        )
+        if not np.isfinite(fitted.y).all():
+            raise PrancImgError("the fit diverged")
+        return fitted
+
+
+def _nothing(image: np.ndarray) -> tuple[Header, list[np.ndarray], Coefficients]:
+    """The smallest file of a picture's size: an empty field of as few grids as there can be."""
+    header = Setup().header(image, PRICES[1], (MAX_LEVELS - 1, MAX_LEVELS - 1))
+    empty = {grid.key: np.zeros((grid.height, grid.width), np.int32) for grid in header.pyramid.grids}
+    return header, [np.zeros(0, np.int64)] * len(header.tensors), empty
+
+
+def file_of(fitted: Fitted, shift: float) -> bytes:
+    """The file of a fit, of fewer bits the higher the shift."""
+    header, q = fitted.rounded(shift)
+    return _file(header, list(fitted.alpha), q)
+
+
+def _file(header: Header, alpha: list[np.ndarray], q: Coefficients) -> bytes:
+    """Header, coefficients of the networks, and the field in up to three segments, coarse to fine."""
+    encoder = Encoder()
+    for a, how in zip(alpha, header.tensors, strict=True):
+        encoder.put(a, how.scale)
+    theta = Model.of(header).parameters(alpha, header.tensors)
+    nets = context.networks(theta, FRACTION, header.rate)
+    segments = [(int(Segment.HEADER), header.pack()), (int(Segment.WEIGHTS), encoder.finish())]
+    above = header.pyramid.levels
+    for level in (2, 1, 0):
+        levels = range(level, above)
+        if any(grid.level in levels for grid in header.pyramid.grids):
+            segments.append((Segment.FIELD_0 + level, context.encode_field(header.pyramid, q, nets, levels)))
+            above = level
+    return bitstream.write(segments)
+
+
+def _psnr(image: np.ndarray, data: bytes) -> float:
+    decoded = decode_array(data, None)
+    error = sum(float(np.square(row - image[y].astype(np.float64)).sum()) for y, row in enumerate(decoded)) / image.size
+    return 10 * math.log10(255**2 / max(error, 1e-10))

@@ -1,0 +1,311 @@
+"""The fit of a picture too large to be fitted at once: networks first, then the field window by window.
+
+A contact sheet tells the networks, the quantiser's step and the price. Then the field is fitted in overlapping windows
+in reading order. The coefficients of earlier windows are constants, inside a window and beyond its edges, so that
+every window continues the picture that is there already and nothing has to be blended: the file is one field, as ever.
+A window commits its core and, at every level, the next row and column, because coefficients reach farther the coarser
+they are. Memory is that of the fit of a window, and a few bytes a pixel for the picture and its coefficients. Needs
+torch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prancimg.decoding.decoder import Model
+from prancimg.errors import PrancImgError
+from prancimg.fit import fused
+from prancimg.fit.fit_field import (
+    HARD,
+    PRICES,
+    REFRESH,
+    TUNES,
+    Canvas,
+    Fitted,
+    GridAdam,
+    Setup,
+    Start,
+    _planes,
+    adapted_to,
+    cheapest,
+    finest_levels,
+    fit_field,
+    pace,
+    price_for,
+    random_tiles,
+    relative_rate,
+    soften,
+    start,
+    steps_at,
+)
+from prancimg.format import range_coder
+from prancimg.format.bitstream import Header
+from prancimg.format.layout import KINDS, Pyramid
+from prancimg.network import context
+from prancimg.network.field import Box, step_value, window
+from prancimg.network.siren import FRACTION, to_floats
+
+LARGE = 1 << 22
+"""Pixels up to which a picture is fitted at once."""
+CORE, BACK, AHEAD = 1024, 64, 128
+"""Pixels a side of a window: its core at most, what it sees of the windows before, and of those to come."""
+_GRAIN = 64
+"""Windows begin where the samples of all levels do."""
+_SHEET, _TILES = 512, 4
+"""The contact sheet: tiles of so many pixels a side, so many."""
+_MOST = 0.498
+"""What rounding takes off at most; a little less than a half, so that it stays what it was in float16."""
+_SLOPE = -0.8
+"""About how the logarithm of the bits follows that of the price."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of the picture."""
+
+    box: Box
+    """Its pixels."""
+    core: tuple[int, int]
+    """Where its core ends: the first row and column that it leaves to others."""
+
+
+def windows(height: int, width: int) -> Iterator[Window]:
+    """Windows that cover a picture, in reading order."""
+    for top, bottom in _spans(height):
+        for left, right in _spans(width):
+            lower = min(height, bottom + AHEAD), min(width, right + AHEAD)
+            yield Window((max(0, top - BACK), max(0, left - BACK), *lower), (bottom, right))
+
+
+def _spans(size: int) -> list[tuple[int, int]]:
+    """About equal parts of a side, of at most about ``CORE`` pixels."""
+    count = -(-size // CORE)
+    ends = [_GRAIN * round(size * i / count / _GRAIN) for i in range(count)] + [size]
+    return list(itertools.pairwise(ends))
+
+
+class WindowCanvas(Canvas):
+    """A window of a picture whose coefficients are known in part."""
+
+    def __init__(self, pixels: Tensor, pyramid: Pyramid, known: Tensor, free: Tensor, masking: float = 0.0) -> None:
+        """``known``: packed integers, 0 where they are ``free`` (bool)."""
+        super().__init__(pixels, pyramid, masking)
+        self.known, self.free, self.beyond = known, free, pixels.new_zeros(())
+
+    def field(self, q: Tensor, weights: Mapping[str, Tensor], step: float) -> Tensor:
+        """What the coefficients in the window make, and what those beyond it add."""
+        return super().field(q, weights, step) + self.beyond
+
+    def start(self, weights: Mapping[str, Tensor], step: float, r: float, rounds: int = 3) -> Tensor:
+        """As for a whole picture, but what is known stays."""
+        y = self.known
+        for _ in range(rounds):
+            y = y.round()
+            rest = self.pixels - self.paint(y, weights, step, r)
+            y = torch.where(self.free, y + self._pyramid(rest, weights, step, r), self.known)
+        return y
+
+
+class _Field:
+    """All coefficients of a picture, as far as they are decided."""
+
+    def __init__(self, pyramid: Pyramid) -> None:
+        self.pyramid = pyramid
+        sizes = {grid.key: (grid.height, grid.width) for grid in pyramid.grids}
+        self.q = {key: np.zeros(size, np.int32) for key, size in sizes.items()}
+        self.rest = {key: np.zeros(size, np.float16) for key, size in sizes.items()}
+        """What was rounded off."""
+        self.ranks = {key: np.full(size, np.inf, np.float32) for key, size in sizes.items()}
+        """When each is to be given up, from 0 to 1 in its window; infinite: never."""
+        self.held = {key: np.zeros(size, bool) for key, size in sizes.items()}
+
+    def part(self, key: tuple[int, int], box: Box) -> tuple[slice, slice]:
+        """Where a window lies in a grid."""
+        top, left, bottom, right = (side >> key[1] if i < 2 else -(-side >> key[1]) for i, side in enumerate(box))
+        return slice(top, bottom), slice(left, right)
+
+    def commit(
+        self,
+        place: Window,
+        found: Mapping[tuple[int, int], np.ndarray],
+        ranks: Mapping[tuple[int, int], np.ndarray],
+        nets: Mapping[str, context.Network],
+    ) -> float:
+        """Decide what a window found in its core and the next row and column of every level; the bits that takes."""
+        pyramid, bits = self.window(place.box), 0.0
+        done: dict[tuple[int, int], np.ndarray] = {}
+        for grid in pyramid.grids:
+            key, part = grid.key, self.part(grid.key, place.box)
+            whole = np.rint(found[key]).astype(np.int32)
+            new = ~self.held[key][part]
+            for axis, end in enumerate(place.core):
+                beyond = -(-end >> grid.level) + 1 - part[axis].start
+                np.moveaxis(new, axis, 0)[beyond:] = False
+            mean, table = context.distributions(grid, whole, done, nets[KINDS[grid.component > 0]])
+            flat = new.reshape(-1)
+            bits += range_coder.near_cost(whole[new], mean[flat], table[flat])
+            done[key] = context.squash(whole)
+            self.q[key][part][new], self.ranks[key][part][new] = whole[new], ranks[key][new]
+            self.rest[key][part][new] = (found[key] - whole)[new].clip(-_MOST, _MOST)
+            self.held[key][part][new] = True
+        return bits
+
+    def window(self, box: Box) -> Pyramid:
+        """The grids of a window."""
+        top, left, bottom, right = box
+        return replace(self.pyramid, height=bottom - top, width=right - left)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What a contact sheet tells of a picture."""
+
+    fitted: Fitted
+    price: float
+    growth: float
+    """Bits of a fit's field, relative to those of its start."""
+    starts: list[float]
+    """Bits of the starts of all windows' cores."""
+
+
+@fused.one_torch_thread()
+def fit_large(
+    image: np.ndarray,
+    *,
+    seed: int,
+    iterations: int,
+    device: torch.device,
+    price: float | None = None,
+    bits: float = math.inf,
+    setup: Setup = TUNES["ssim"],
+    progress: Callable[[float], None] | None = None,
+) -> Fitted:
+    """:func:`prancimg.fit.fit_field.fit_field` for a picture of any size."""
+    fused.keep_memory()
+    height, width = image.shape[:2]
+    places = list(windows(height, width))
+    sample = _sample(image, places, seed, iterations, device, price, bits, setup)
+    header = replace(sample.fitted.header, height=height, width=width)
+    model, field = Model.of(header), _Field(header.pyramid)
+    theta = model.parameters(sample.fitted.alpha, header.tensors)
+    weights, nets = to_floats(model.siren, theta), context.networks(theta, FRACTION, header.rate)
+    steps = round(HARD * steps_at(iterations, header.luma_from))
+    wanted, expected = bits - sample.fitted.network_bits, [sample.growth * start for start in sample.starts]
+    spent = at_first = met = 0.0  # bits, those the first price would have made, and those expected
+    for i, place in enumerate(places):
+        left, change = sum(expected[i:]) * (at_first / met if met else 1.0), 1.0
+        if not math.isinf(bits):
+            change = min(max(max(wanted - spent, 1.0) / left, 0.5), 2.0)
+        now = sample.price * change ** (1 / _SLOPE)
+        generator = torch.Generator(device).manual_seed(seed + i)
+        trimmed = not math.isinf(bits)
+        found, ranks = _fit_window(image, place, field, header, weights, now, steps, setup, generator, trimmed)
+        here = field.commit(place, found, ranks, nets)
+        spent, at_first, met = spent + here, at_first + here / change, met + expected[i]
+        if progress:
+            progress((i + 1) / len(places))
+    q, rest, ranks_of_all = (
+        np.concatenate([grids[grid.key].ravel() for grid in header.pyramid.grids], dtype=np.float32)
+        for grids in (field.q, field.rest, field.ranks)
+    )
+    order = ranks_of_all.argsort(kind="stable")[: np.count_nonzero(np.isfinite(ranks_of_all))]
+    return Fitted(header, sample.fitted.alpha, q + rest, order, sample.fitted.finest)
+
+
+def _sample(
+    image: np.ndarray,
+    places: list[Window],
+    seed: int,
+    iterations: int,
+    device: torch.device,
+    price: float | None,
+    bits: float,
+    setup: Setup,
+) -> _Sample:
+    """Fit a contact sheet at a price, or at one at which the whole picture would take about so many bits."""
+    tiles = random_tiles(image, min(_SHEET, *image.shape[:2]), _TILES)
+    sheet, count, searched = np.concatenate(list(tiles), 1), image.shape[0] * image.shape[1], price is None
+    share, begun = sheet.size / image.size, Start(sheet, setup, device)
+    if price is None:
+        levels, price = price_for(sheet, bits * share, setup, iterations, device)
+    else:
+        bits = begun.bits(price, (1, 2)) / share
+        levels = setup.levels or finest_levels(bits / count)
+    adapted = adapted_to(bits, iterations) if setup.adapted is None else setup.adapted
+    setup = replace(setup, levels=levels, adapted=adapted)
+    for attempt in range(2):
+        fitted = fit_field(sheet, seed=seed, iterations=iterations, device=device, price=price, setup=setup)
+        own = fitted.network_bits
+        growth = (fitted.bits(0) - own) / begun.bits(price, levels)
+        starts = [Start(image[_core(place)], setup, device).bits(price, levels) for place in places]
+        sample, off = _Sample(fitted, price, growth, starts), (growth * sum(starts) + own) / bits
+        if not searched or attempt or abs(math.log(off)) < 0.05:
+            break
+        price = min(max(price * off ** (-1 / _SLOPE), PRICES[0]), PRICES[1])
+    return sample
+
+
+def _core(place: Window) -> tuple[slice, slice]:
+    """The part of a picture that no window before has in its core."""
+    top, left = (start + BACK if start else 0 for start in place.box[:2])
+    return slice(top, place.core[0]), slice(left, place.core[1])
+
+
+@fused.one_torch_thread()
+def _fit_window(
+    image: np.ndarray,
+    place: Window,
+    field: _Field,
+    header: Header,
+    network: Mapping[str, np.ndarray],
+    price: float,
+    steps: int,
+    setup: Setup,
+    generator: torch.Generator,
+    trimmed: bool,
+) -> tuple[dict[tuple[int, int], np.ndarray], dict[tuple[int, int], np.ndarray]]:
+    """The coefficients of a window, of which those that are known stay, and if it may be ``trimmed`` their ranks."""
+    (top, left, bottom, right), device = place.box, generator.device
+    pixels = _planes(image[top:bottom, left:right], device)
+    pyramid = field.window(place.box)
+
+    def packed(grids: Mapping[tuple[int, int], np.ndarray]) -> Tensor:
+        parts = [grids[grid.key][field.part(grid.key, place.box)].ravel() for grid in pyramid.grids]
+        return torch.from_numpy(np.concatenate(parts)).to(device)
+
+    known, free = packed(field.q).to(torch.float32), ~packed(field.held)
+    canvas = WindowCanvas(pixels, pyramid, known, free, setup.masking)
+    weights = {name: torch.from_numpy(tensor).to(device) for name, tensor in network.items()}
+    step, r = step_value(header.step), relative_rate(header.rate)
+    with torch.no_grad():
+        seen = window(header.pyramid, field.q, network, step, place.box)
+        canvas.beyond = torch.from_numpy(np.array(seen)).to(device) - canvas.field(known, weights, step)
+        y = torch.where(free, start(canvas, weights, header), known)
+    adam, each = GridAdam(y.requires_grad_()), price / pixels[0].numel()
+    team = fused.Team()
+    for i in range(steps):
+        with team.step(i):
+            q = torch.where(free, soften(y, i / steps, generator), known)
+            if i % REFRESH == 0:
+                busy = fused.busy(pyramid, y)
+            loss = canvas.error(q, weights, step, r)
+            loss = loss + each * canvas.bits(q, fused.squash(q), weights, r, setup.dues, busy)
+            if not math.isfinite(loss.item()):
+                raise PrancImgError("the fit diverged")
+            loss.backward()  # type: ignore[no-untyped-call]
+            adam.move(pace(i / steps) * min(1.0, (i + 1) / 2))
+    y = y.detach().clamp(1 - range_coder.MAGNITUDE, range_coder.MAGNITUDE - 1)
+    whole = y.round()
+    ranks = torch.full_like(whole, math.inf)
+    if trimmed:
+        order = cheapest(canvas, whole, weights, step, r, setup.dues, each, 4)
+        ranks[torch.from_numpy(order).to(device)] = torch.linspace(0, 1, len(order), device=device)
+    found, when = ({key: part.cpu().numpy() for key, part in pyramid.split(some).items()} for some in (y, ranks))
+    return found, when

@@ -1,0 +1,426 @@
+"""The container: a signature, then checksummed segments, coarse before fine. docs/format.md specifies it.
+
+Every size is checked against a cap here, before anything is allocated for it: a file is hostile until proven
+otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from itertools import islice
+
+from prancimg.errors import PrancImgError
+from prancimg.format.layout import KINDS, MAX_LEVELS, MAX_RATE, SCALES, STEP_CODES, Kind, Pyramid, Siren
+
+SIGNATURE = b"\x8bPRC\r\n\x1a\n"
+"""Like PNG's: a byte above 127 and line ends of both kinds, so that text-mode transfers are noticed."""
+VERSION = 1
+MAX_PIXELS = 178_956_970
+"""Default cap on width · height, the same as Pillow's decompression-bomb error."""
+MAX_SIDE = 1 << 20
+MAX_HIDDEN, MAX_LAYERS, MAX_CHANNELS = 512, 16, 16
+MAX_ENTRIES = 1 << 28
+"""Cap on the entries of B a decoder may have to generate: about 12 seconds."""
+SINE = 256
+"""What a sine of a large number costs, in multiply-accumulates."""
+MAX_WORK = 1 << 41
+"""Cap on the multiply-accumulates of a whole render: two to three minutes on one core."""
+MAX_WAVES = 1 << 20
+"""Cap on the wavefronts of a field, which are decoded one after the other: about two minutes."""
+MAX_FILE = 1 << 30
+"""Cap on the bytes of a file."""
+MAX_SEARCH, MAX_FOUND = 1 << 20, 8
+"""Caps on the places where a last segment is looked for, and on those whose checksum is taken."""
+STEPS = 136
+"""Step codes c mean the integer (8 + c % 8) << c // 8."""
+
+
+class Segment(IntEnum):
+    """What a segment holds. Unknown numbers below 128 are refused, others skipped."""
+
+    HEADER = 1
+    WEIGHTS = 2
+    FIELD_0 = 16
+    FIELD_1 = 17
+    FIELD_2 = 18
+    FIELD_3 = 19
+    FIELD_4 = 20
+    FIELD_5 = 21
+    FIELD_6 = 22
+    SAMPLES = 128
+    ALPHA = 129
+    ICC = 130
+    EXIF = 131
+    XMP = 132
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of file that this container holds."""
+
+    name: str
+    signature: bytes
+    segments: type[IntEnum]
+    needed: tuple[IntEnum, ...]
+    """Without these there is nothing to salvage."""
+
+
+PICTURE = Family(".prc", SIGNATURE, Segment, (Segment.HEADER, Segment.WEIGHTS))
+
+
+@dataclass(frozen=True)
+class Coded:
+    """How the coefficients of one tensor are coded."""
+
+    k: int
+    """Their number, at most the tensor's size; without any, the tensor stays at θ0."""
+    step: int = 0
+    """Step code of s."""
+    scale: int = 0
+    """Scale index of their distribution, see :data:`prancimg.format.layout.SCALES`."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """All that decides how the coefficients are read and what they mean."""
+
+    width: int
+    height: int
+    prior: int
+    """0: θ0 drawn from the seed; otherwise the number of a prior that ships with the format."""
+    hidden: int
+    layers: int
+    """Hidden (sine) layers, each ``hidden`` wide."""
+    seed: int
+    kind: int
+    """The kind of the basis blocks, :class:`prancimg.format.layout.Kind`."""
+    tensors: tuple[Coded, ...]
+    channels: int = 0
+    """Of the field that the network reads; 0: there is none, and the fields below are 0."""
+    luma_from: int = 0
+    """Finest level of the field's luma; likewise of its chroma."""
+    chroma_from: int = 0
+    rate: int = 0
+    """The rate index that the network and the context model are told."""
+    step: int = 0
+    """Step code of the field, see :func:`prancimg.network.field.step_value`."""
+
+    @property
+    def siren(self) -> Siren:
+        """The network."""
+        return Siren(self.hidden, self.layers, self.channels)
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """The grids of the field."""
+        return Pyramid(self.height, self.width, self.luma_from, self.chroma_from)
+
+    def check(self) -> None:
+        """Refuse what would take too long to decode: a decoder's time and memory follow from these products."""
+        tensors = zip(self.tensors, self.siren.sizes, strict=True)
+        made = self.kind in (Kind.SIGN, Kind.POPCOUNT)  # the others take n log n at most
+        entries = sum(coded.k * size for coded, size in tensors if made and coded.k < size)
+        waves = sum(grid.width + 2 * grid.height - 2 for grid in self.pyramid.grids) if self.channels else 0
+        if entries > MAX_ENTRIES:
+            raise PrancImgError(f"the basis has {entries} entries, more than {MAX_ENTRIES}")
+        if waves > MAX_WAVES:
+            raise PrancImgError(f"a field of {self.width} x {self.height} takes {waves} steps, more than {MAX_WAVES}")
+        if self.width * self.height * (sum(self.siren.sizes) + SINE * self.hidden * self.layers) > MAX_WORK:
+            raise PrancImgError("the network is too large for so many pixels")
+
+    def lacks(self, segments: Collection[int]) -> str:
+        """What the field lacks of a file of some kinds of segments, in words; empty if it is all there."""
+        held = [kind - Segment.FIELD_0 for kind in segments if Segment.FIELD_0 <= kind <= Segment.FIELD_6]
+        finest = min(held, default=MAX_LEVELS) if self.channels else 0
+        lost = [grid for grid in self.pyramid.grids if grid.level < finest]
+        return f"its field lacks {self.pyramid.share(lost)}" if lost else ""
+
+    @property
+    def plan(self) -> int | None:
+        """The number of the first plan that describes the coefficients but for their scales, if one does."""
+        if any(getattr(self, name) != value for name, value in PLANNED.items()):
+            return None
+        for number, plan in enumerate(PLANS):
+            planned = zip(self.tensors, coded_by(plan, self.siren), strict=True)
+            if all(not coded.k or coded == replace(most, scale=coded.scale) for coded, most in planned):
+                return number
+        return None
+
+    def pack(self) -> bytes:
+        """All fields as varints; in brief where the coefficients follow a plan."""
+        plan = self.plan
+        if plan is not None:
+            numbers = [0, plan, *(getattr(self, name) for name in _BRIEF)]
+            planned = zip(self.tensors, coded_by(PLANS[plan], self.siren), strict=True)
+            numbers += [coded.scale + 1 if coded.k else 0 for coded, most in planned if most.k]
+        else:
+            numbers = [getattr(self, name) for name in (*_SCALARS, *(_FIELD_SCALARS if self.channels else ()))]
+            for coded in self.tensors:
+                numbers += [coded.k, coded.step, coded.scale] if coded.k else [0]
+        return b"".join(map(varint, numbers))
+
+    @staticmethod
+    def unpack(data: bytes) -> Header:
+        """Parse and check every field but the cap on pixels, which is the caller's."""
+        brief = data[:1] == b"\0"
+        number = Numbers(data[brief:])
+        header = Header._planned(number) if brief else Header._unplanned(number)
+        number.end()
+        header.check()
+        return header
+
+    @staticmethod
+    def _planned(number: Numbers) -> Header:
+        plan = number("plan", 0, len(PLANS) - 1)
+        scalars = PLANNED | {name: number(name, *limits) for name, limits in _BRIEF.items()}
+        siren = Siren(PLANNED["hidden"], PLANNED["layers"], PLANNED["channels"])
+        coded = []
+        for most in coded_by(PLANS[plan], siren):
+            scale = number("scale", 0, SCALES) if most.k else 0
+            coded.append(replace(most, scale=scale - 1) if scale else Coded(0))
+        return Header(**scalars, tensors=tuple(coded))
+
+    @staticmethod
+    def _unplanned(number: Numbers) -> Header:
+        scalars = {name: number(name, *limits) for name, limits in _SCALARS.items()}
+        if scalars["channels"]:
+            scalars |= {name: number(name, *limits) for name, limits in _FIELD_SCALARS.items()}
+        coded = []
+        for name, shape in Siren(scalars["hidden"], scalars["layers"], scalars["channels"]).shapes.items():
+            k = number(f"number of coefficients of {name}", 0, math.prod(shape))
+            coded.append(Coded(k, number("step", 0, STEPS - 1), number("scale", 0, SCALES - 1)) if k else Coded(0))
+        return Header(**scalars, tensors=tuple(coded))
+
+
+_SCALARS = {
+    "width": (1, MAX_SIDE),
+    "height": (1, MAX_SIDE),
+    "prior": (0, 1 << 16),
+    "hidden": (1, MAX_HIDDEN),
+    "layers": (1, MAX_LAYERS),
+    "channels": (0, MAX_CHANNELS),
+    "seed": (0, (1 << 64) - 1),
+    "kind": (0, len(Kind) - 1),
+}
+_FIELD_SCALARS = {
+    "luma_from": (0, MAX_LEVELS - 1),
+    "chroma_from": (0, MAX_LEVELS - 1),
+    "rate": (0, MAX_RATE),
+    "step": (0, STEP_CODES - 1),
+}
+
+
+Adapted = Mapping[str, tuple[int, int | None]]
+"""By tensor: the step code of its coefficients, and their number where that is not the tensor's size."""
+
+_PAINT: Adapted = {
+    "w0": (56, None),
+    "b0": (48, None),
+    "w1": (48, None),
+    "b1": (40, None),
+    "scale": (104, None),
+    "taps": (56, None),
+    "residual": (48, None),
+}
+
+
+def _contexts(a: tuple[int, int | None], b: tuple[int, int | None], bias: tuple[int, int | None]) -> Adapted:
+    tensors = {"a": a, "b": b, "bias": bias, "b0": (104, None), "c": (96, None), "c0": (104, None)}
+    return {f"{kind}.{tensor}": how for kind in KINDS for tensor, how in tensors.items()}
+
+
+FROZEN: Adapted = {}
+PRANC: Adapted = {**_PAINT, **_contexts((72, 48), (72, 48), (88, 24))}
+WHOLE: Adapted = {**_PAINT, **_contexts((96, None), (96, None), (104, None))}
+PLANS = FROZEN, PRANC, WHOLE
+"""Plans of the field's network, numbered from 0. Part of the format: never edited, only added to."""
+PLANNED = {"prior": 2, "hidden": 16, "layers": 1, "channels": 4, "kind": int(Kind.SIGN)}
+"""What a header with a plan does not say."""
+_BRIEF = {name: limits for name, limits in (_SCALARS | _FIELD_SCALARS).items() if name not in PLANNED}
+
+
+def coded_by(adapted: Adapted, siren: Siren) -> tuple[Coded, ...]:
+    """How all tensors of a network are coded, the scales left open."""
+    coded = []
+    for name, shape in siren.shapes.items():
+        step, k = adapted.get(name, (0, 0))
+        coded.append(Coded(math.prod(shape) if k is None else k, step))
+    return tuple(coded)
+
+
+def step_size(code: int) -> int:
+    """The integer step of a step code, in units of 2**-20."""
+    return (8 + code % 8) << code // 8
+
+
+def write(segments: Iterable[tuple[int, bytes]], family: Family = PICTURE) -> bytes:
+    """A whole file from its segments."""
+    out = [family.signature, bytes([VERSION])]
+    for kind, payload in segments:
+        body = bytes([kind]) + varint(len(payload)) + payload
+        out += [body, zlib.crc32(body).to_bytes(4, "little")]
+    return b"".join(out)
+
+
+def read_header(data: bytes, max_pixels: int | None = MAX_PIXELS) -> tuple[Header, dict[int, bytes]]:
+    """The checked header and all segments of a file that lacks nothing."""
+    segments = read(data)
+    header = checked_header(segments, max_pixels)
+    if lacks := header.lacks(segments):
+        raise PrancImgError(f"the file is cut short: {lacks}")
+    return header, segments
+
+
+def checked_header(segments: Mapping[int, bytes], max_pixels: int | None) -> Header:
+    """The header, if the picture has no more than ``max_pixels`` pixels."""
+    header = Header.unpack(segments[Segment.HEADER])
+    if max_pixels is not None and header.width * header.height > max_pixels:
+        raise PrancImgError(
+            f"the picture has {header.width} x {header.height} pixels, more than the limit of {max_pixels}"
+        )
+    return header
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Where a file stops being readable."""
+
+    error: PrancImgError
+    kind: int = 0
+    """The kind of the segment that is cut short, if one is."""
+    begun: bytes = b""
+    """What there is of its payload."""
+
+
+def read(data: bytes, family: Family = PICTURE) -> dict[int, bytes]:
+    """The payloads of a file's segments by kind, every checksum verified."""
+    segments, damage = salvage(data, family)
+    if damage:
+        raise damage.error
+    return segments
+
+
+def salvage(data: bytes, family: Family = PICTURE) -> tuple[dict[int, bytes], Damage | None]:
+    """The payloads of the segments before the first damage, checksums verified, and that damage.
+
+    Raises PrancImgError where there is nothing to salvage: not a file of this version, or a needed segment missing.
+    """
+    signature = family.signature
+    if data[: len(signature)] != signature:
+        if signature.startswith(data):
+            raise PrancImgError("the file is empty" if not data else "the file ends within its signature")
+        raise PrancImgError(f"not a {family.name} file (wrong signature)")
+    at = len(signature) + 1
+    if len(data) < at:
+        raise PrancImgError("the file ends within its signature")
+    if data[at - 1] != VERSION:
+        raise PrancImgError(f"format version {data[at - 1]} is not supported (this is a decoder of version {VERSION})")
+    if len(data) > MAX_FILE:
+        raise PrancImgError(f"the file is larger than {MAX_FILE} bytes")
+    segments: dict[int, bytes] = {}
+    damage = None
+    while at < len(data) and not damage:
+        start, kind = at, data[at]
+        known = kind in family.segments.__members__.values()
+        try:
+            length, at = read_varint(data, at + 1)
+        except PrancImgError as error:
+            damage = Damage(error if known else _stray(data, start))
+            break
+        end = at + length
+        good = end + 4 <= len(data) and zlib.crc32(data[start:end]) == int.from_bytes(data[end : end + 4], "little")
+        if not good and not known:
+            damage = Damage(_stray(data, start))
+        elif end + 4 > len(data):
+            missing = PrancImgError(f"the file is cut short: {end + 4 - len(data)} bytes or more are missing")
+            begun = data[at:end]
+            damage = Damage(missing) if _wrong_length(kind, data[at:], family) else Damage(missing, kind, begun)
+        elif not good:
+            damage = Damage(PrancImgError(f"wrong checksum: the {_name(kind, family)} is damaged"))
+        elif kind < 128 and not known:
+            raise PrancImgError(f"the file needs feature {kind}, which this version does not know")
+        elif kind in segments:
+            raise PrancImgError(f"the file has more than one {_name(kind, family)}")
+        else:
+            segments[kind] = data[at:end]
+            at = end + 4
+    for needed in family.needed:
+        if needed not in segments:
+            missing = PrancImgError(f"the file is cut short: its {_name(needed, family)} is missing")
+            raise damage.error if damage else missing
+    return segments, damage
+
+
+def _wrong_length(kind: int, rest: bytes, family: Family) -> bool:
+    """Whether a segment that seems cut short is whole and says a wrong length: ``rest`` is all that follows it."""
+    if zlib.crc32(bytes([kind]) + varint(max(0, len(rest) - 4)) + rest[:-4]) == int.from_bytes(rest[-4:], "little"):
+        return True
+    last = islice(_last_segments(rest, family), MAX_FOUND)  # or it hides others, of which the last is whole
+    return any(zlib.crc32(rest[start:-4]) == int.from_bytes(rest[-4:], "little") for start in last)
+
+
+def _last_segments(rest: bytes, family: Family) -> Iterator[int]:
+    """Where a segment that ends with ``rest`` may begin: by chance nowhere, in a hostile file everywhere."""
+    kinds = {int(kind) for kind in family.segments}
+    for start, kind in enumerate(rest[:MAX_SEARCH]):
+        if kind in kinds:
+            with contextlib.suppress(PrancImgError):
+                length, at = read_varint(rest, start + 1)
+                if at + length + 4 == len(rest):
+                    yield start
+
+
+def _stray(data: bytes, start: int) -> PrancImgError:
+    return PrancImgError(f"the last {len(data) - start} bytes of the file are damaged, or do not belong to it")
+
+
+def varint(number: int) -> bytes:
+    """LEB128: seven bits a byte, low bits first, the top bit set on all but the last."""
+    out = bytearray()
+    while number > 127:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number at ``data[at:]``, at most 2**64-1, and the offset behind it."""
+    number = 0
+    for i in range(10):
+        if at + i >= len(data):
+            raise PrancImgError("the file is cut short within a number")
+        number |= (data[at + i] & 127) << 7 * i
+        if data[at + i] < 128:
+            if number >= 1 << 64:
+                break
+            return number, at + i + 1
+    raise PrancImgError("a number in the file is too large")
+
+
+class Numbers:
+    """Reads the varints of a header, each with its limits."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
+
+    def __call__(self, what: str, low: int, high: int) -> int:
+        """The next number. Raises PrancImgError outside ``low`` to ``high``."""
+        value, self._at = read_varint(self._data, self._at)
+        if not low <= value <= high:
+            raise PrancImgError(f"the {what} {value} is out of range ({low} to {high})")
+        return value
+
+    def end(self) -> None:
+        """Refuse what follows the last number."""
+        if self._at != len(self._data):
+            raise PrancImgError("the header is longer than its fields")
+
+
+def _name(kind: int, family: Family) -> str:
+    known = kind in family.segments.__members__.values()
+    return f"{family.segments(kind).name.lower().replace('_', ' ')} segment" if known else f"segment {kind}"

@@ -1,0 +1,171 @@
+"""What a header implies, in plain Python: the tensors of the network, the grids of the field, the format's constants.
+
+Whoever only wants to know what a file holds gets by without NumPy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prancimg.network.arrays import Array
+
+MAX_LEVELS = 7
+COMPONENTS = 3
+CHANNELS = 4
+_SMALLEST = 4
+"""A coarser level is added while the shorter side of the coarsest one is longer than this."""
+STEP_CODES = 256
+SCALES = 100
+"""Scale index t of a group of coefficients means 2**((t - 16) / 4); the low bits of those beyond 27 are sent raw."""
+
+KINDS = ("luma", "chroma")
+"""The two networks of the context model, see :mod:`prancimg.network.context`."""
+CAUSAL = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (-2, 0), (0, -2), (-2, -1), (-2, 1), (-1, -2), (-2, 2))
+"""Offsets (dy, dx) of the causal neighbours; dx + 2 dy < 0 for all."""
+PARENT = ((0, 0), (0, 2), (0, -2), (2, 0), (-2, 0))
+"""Likewise of the taps in the next coarser grid, raised to the size of this one, and in the grid of luma."""
+LUMA = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
+HIDDEN = 24
+"""Units of a layer of the context networks, and the features they read."""
+INPUTS = {"luma": len(CAUSAL) + 1 + len(PARENT), "chroma": len(CAUSAL) + 1 + len(PARENT) + len(LUMA) + 1}
+NEUTRAL_RATE, MAX_RATE = 128, 255
+"""Rate indices: that of a price of 0.001, sixteen more for every doubling; and the greatest."""
+
+
+class Kind(IntEnum):
+    """How a block's columns are drawn. The numbers are part of the file format."""
+
+    IDENTITY = 0
+    """One parameter a column, in a random order: direct weights, the control."""
+    SIGN = 1
+    """±1, one random bit each."""
+    POPCOUNT = 2
+    """Near-Gaussian integers: the number of ones in 32 random bits, less 16 (variance 8)."""
+    HADAMARD = 3
+    """±1 and orthogonal: randomly signed rows, randomly ordered columns of a Walsh-Hadamard matrix (Ailon and
+    Chazelle, 2009). A product costs n log n."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One integer grid."""
+
+    component: int
+    level: int
+    height: int
+    width: int
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """(component, level)."""
+        return self.component, self.level
+
+    @property
+    def count(self) -> int:
+        """Its number of coefficients."""
+        return self.height * self.width
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """All grids of a picture: luma from level ``luma_from``, chroma from level ``chroma_from`` up to the coarsest."""
+
+    height: int
+    width: int
+    luma_from: int = 0
+    chroma_from: int = 2
+
+    @cached_property
+    def levels(self) -> int:
+        """Their number, 1 to 7."""
+        number, side = 1, min(self.height, self.width)
+        while number < MAX_LEVELS and side > _SMALLEST:
+            side, number = (side + 1) // 2, number + 1
+        return number
+
+    def size(self, level: int) -> tuple[int, int]:
+        """Height and width of a level: the picture's over 2**level, rounded up."""
+        return -(-self.height >> level), -(-self.width >> level)
+
+    @cached_property
+    def grids(self) -> tuple[Grid, ...]:
+        """In coding order: coarse to fine, luma before its chroma."""
+        first = [min(start, self.levels - 1) for start in (self.luma_from, self.chroma_from, self.chroma_from)]
+        return tuple(
+            Grid(component, level, *self.size(level))
+            for level in reversed(range(self.levels))
+            for component in range(COMPONENTS)
+            if level >= first[component]
+        )
+
+    def share(self, some: Sequence[Grid]) -> str:
+        """Some of the grids in words."""
+        part = 100 * sum(grid.count for grid in some) / sum(grid.count for grid in self.grids)
+        return f"{named(sorted({grid.level for grid in some}))} ({part:.0f} % of its coefficients)"
+
+    def split(self, packed: Array) -> dict[tuple[int, int], Array]:
+        """All coefficients one after the other (n,) to grids (h, w) by (component, level), which share its memory."""
+        grids, at = {}, 0
+        for grid in self.grids:
+            grids[grid.key] = packed[at : at + grid.count].reshape(grid.height, grid.width)
+            at += grid.count
+        return grids
+
+
+def named(levels: Sequence[int]) -> str:
+    """Levels of a pyramid in words."""
+    return f"level {levels[0]}" if len(levels) == 1 else f"levels {levels[0]} to {levels[-1]}"
+
+
+@dataclass(frozen=True)
+class Siren:
+    """``layers`` hidden layers of ``hidden`` sine units each, then a linear layer to three channels.
+
+    Without ``channels`` it reads coordinates, else so many channels of a field.
+    """
+
+    hidden: int
+    layers: int
+    channels: int = 0
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Tensors in the order of the parameter vector: w0, b0, w1, b1, ...; weights are (out, in), row-major.
+
+        With a field also what it is made with, what follows the network, and the context model's tensors.
+        """
+        widths = [self.channels or 2, *[self.hidden] * self.layers, 3]
+        shapes: dict[str, tuple[int, ...]] = {}
+        for i in range(self.layers + 1):
+            shapes |= {f"w{i}": (widths[i + 1], widths[i]), f"b{i}": (widths[i + 1],)}
+        if self.channels:
+            shapes |= {"gain": (MAX_LEVELS, COMPONENTS, self.channels), "scale": (MAX_LEVELS, COMPONENTS), "taps": (4,)}
+            shapes |= {"slope": (self.hidden,), "residual": (3, 27)} | context_shapes()
+        return shapes
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """The number of entries of every tensor."""
+        return [math.prod(shape) for shape in self.shapes.values()]
+
+
+def context_shapes() -> dict[str, tuple[int, ...]]:
+    """The tensors of both networks of the context model."""
+    out: dict[str, tuple[int, ...]] = {}
+    for kind, components in (("luma", 1), ("chroma", 2)):
+        out |= {
+            f"{kind}.a": (HIDDEN, INPUTS[kind]),
+            f"{kind}.bias": (components, MAX_LEVELS, HIDDEN),
+            f"{kind}.slope": (MAX_LEVELS, HIDDEN),
+            f"{kind}.b": (HIDDEN, HIDDEN),
+            f"{kind}.b0": (HIDDEN,),
+            f"{kind}.c": (2, HIDDEN),
+            f"{kind}.c0": (2,),
+        }
+    return out

@@ -1,0 +1,269 @@
+"""The fused passes against plain autograd: values and every gradient."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import pad
+
+from prancimg.fit import fused
+from prancimg.fit.fit_field import Canvas, visibility
+from prancimg.format.layout import CAUSAL, KINDS, LUMA, PARENT, Pyramid
+from prancimg.network import context, field
+from prancimg.network.field import features
+from prancimg.network.prior import load_prior
+from prancimg.network.siren import paint, to_floats
+
+
+def plain_laplace(q, mean, scale):
+    """ln P(q ± 1/2) by the distribution function, in float64."""
+    b = torch.exp2(scale.clamp(-4, 5.75))
+
+    def below(x):
+        return torch.where(x < 0, 0.5 * torch.exp(-x.abs() / b), 1 - 0.5 * torch.exp(-x.abs() / b))
+
+    return torch.log(below(q - mean + 0.5) - below(q - mean - 0.5))
+
+
+def shifted(x, offsets, mode):
+    wide = pad(x[None, None], (2, 2, 2, 2), mode=mode)[0, 0]
+    return [wide[2 + dy : 2 + dy + x.shape[0], 2 + dx : 2 + dx + x.shape[1]] for dy, dx in offsets]
+
+
+def bilinear(x, height, width):
+    doubled = torch.nn.functional.interpolate(x[None, None], scale_factor=2, mode="bilinear", align_corners=False)
+    return doubled[0, 0, :height, :width]
+
+
+def plain_bits(pyramid, q, weights, r):
+    """The context model's cost with one tensor for everything."""
+    u = {key: torch.asinh(grid) for key, grid in q.items()}
+    total = 0.0
+    for grid in pyramid.grids:
+        kind, (component, level) = KINDS[grid.component > 0], grid.key
+        nothing = torch.zeros_like(q[grid.key])
+        rows = shifted(u[grid.key], CAUSAL, "constant")
+        parent = u.get((component, level + 1))
+        if parent is None:
+            rows += [nothing] * 6
+        else:
+            rows.append(parent.repeat_interleave(2, 0).repeat_interleave(2, 1)[: grid.height, : grid.width])
+            rows += shifted(bilinear(parent, grid.height, grid.width), PARENT, "replicate")
+        if component:
+            luma = u.get((0, level))
+            rows += [nothing] * 5 if luma is None else shifted(luma, LUMA, "replicate")
+            rows.append(u[1, level] if component == 2 else nothing)
+        w = {name.partition(".")[2]: tensor for name, tensor in weights.items() if name.startswith(kind)}
+        bias = w["bias"][max(component - 1, 0), level] + w["slope"][level] * r
+        h = torch.relu(w["a"] @ torch.stack(rows).reshape(len(rows), -1) + bias[:, None])
+        h = h + torch.relu(w["b"] @ h + w["b0"][:, None])
+        mean, scale = w["c"] @ h + w["c0"][:, None]
+        total = total - plain_laplace(q[grid.key].reshape(-1), mean, scale).sum() / np.log(2)
+    return total
+
+
+@pytest.fixture
+def problem():
+    """Pixels, packed coefficients and weights of a small picture, all in float64."""
+    torch.manual_seed(0)
+    pyramid = Pyramid(45, 70, chroma_from=1)
+    siren, theta = load_prior(2)
+    weights = {name: torch.from_numpy(w).double() for name, w in to_floats(siren, theta).items()}
+    weights = {name: w + 0.03 * torch.randn_like(w) for name, w in weights.items()}
+    for kind in KINDS:
+        weights[f"{kind}.c"] *= 0.1  # within the tables: at their ends the gradient is not autograd's, on purpose
+    canvas = Canvas(torch.rand(3, 45, 70, dtype=torch.float64), pyramid)
+    y = 0.7 * torch.randn(sum(grid.count for grid in pyramid.grids), dtype=torch.float64)
+    return siren, canvas, y, weights
+
+
+def gradients(loss, y, weights):
+    loss.backward()
+    grads = {name: w.grad for name, w in weights.items() if w.grad is not None} | {"y": y.grad}
+    y.grad = None
+    for w in weights.values():
+        w.grad = None
+    return grads
+
+
+def agree(fast, plain, y, weights):
+    torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-9)
+    fast_grads, plain_grads = gradients(fast, y, weights), gradients(plain, y, weights)
+    assert fast_grads.keys() == plain_grads.keys()
+    for name, grad in fast_grads.items():
+        torch.testing.assert_close(grad, plain_grads[name], rtol=1e-6, atol=1e-8 * float(grad.abs().max() + 1))
+
+
+def leaves(y, weights):
+    return y.requires_grad_(), {name: w.requires_grad_() for name, w in weights.items()}
+
+
+def test_the_picture_and_its_gradient_equal_the_renderers(problem):
+    siren, canvas, y, weights = problem
+    y, weights = leaves(y, weights)
+    fast = canvas.error(y, weights, 0.05, -0.25)
+    plain_field = features(canvas.pyramid, canvas.pyramid.split(y), weights, 0.05)
+    plain = (paint(siren, weights, plain_field, 112) - canvas.pixels).square().mean()
+    agree(fast, plain, y, weights)
+
+
+def test_the_bits_and_their_gradient_equal_plain_autograd(problem):
+    _, canvas, y, weights = problem
+    y, weights = leaves(y, weights)
+    fast = canvas.bits(y, fused.squash(y), weights, 0.3)
+    agree(fast, plain_bits(canvas.pyramid, canvas.pyramid.split(y), weights, 0.3), y, weights)
+
+
+def test_soft_rounding_equals_its_formula():
+    y = torch.linspace(-3.3, 3.3, 60, dtype=torch.float64).requires_grad_()
+    noise, t = 0.2 * torch.randn(60, dtype=torch.float64), 0.3
+
+    def r(x):
+        middle = x.detach().floor() + 0.5
+        return middle + torch.tanh((x - middle) / t) / (2 * np.tanh(0.5 / t))
+
+    fast, plain = fused.soft_round(y, noise, t), r(r(y) + noise)
+    torch.testing.assert_close(fast, plain)
+    (a,), (b,) = torch.autograd.grad(fast.square().sum(), y), torch.autograd.grad(plain.square().sum(), y)
+    torch.testing.assert_close(a, b)
+
+
+SHAPES = ((45, 70, 0, 1), (17, 5, 0, 0), (1, 1, 0, 0), (33, 150, 1, 2), (8, 30, 2, 1))
+"""Heights, widths and finest levels: odd sides, blocks of one row, more columns than a tile, levels without grids."""
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_busy_contexts_are_those_that_read_a_coefficient(shape):
+    pyramid = Pyramid(*shape)
+    y = 0.3 * torch.randn(sum(grid.count for grid in pyramid.grids))
+    found = fused.busy(pyramid, y)
+    assert torch.equal(found, fused.busy(pyramid, y.double()))
+    nets = {kind: context.Network(kind, load_prior(2)[1], 20, 128) for kind in KINDS}
+    done = {}
+    for grid in pyramid.grids:
+        q = pyramid.split(y.round())[grid.key].to(torch.int32).numpy()
+        tables = np.stack(context.distributions(grid, q, done, nets[KINDS[grid.component > 0]]))
+        quiet = tables[:, ~pyramid.split(found)[grid.key].numpy().ravel()]
+        assert (quiet == quiet[:, :1]).all()  # one distribution for all of them
+        done[grid.key] = context.squash(q)
+
+
+@pytest.mark.parametrize("spread", [0.7, 0.25], ids=["all", "busy"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_compiled_step_equals_plain_torch(shape, spread):
+    """Single precision on a CPU is compiled, double is plain torch: both terms of the loss and every gradient."""
+    torch.manual_seed(1)
+    pyramid = Pyramid(*shape)
+    siren, theta = load_prior(2)
+    start = {name: torch.from_numpy(w) for name, w in to_floats(siren, theta).items()}
+    start = {name: w + 0.03 * torch.randn_like(w) for name, w in start.items()}
+    pixels, y = torch.rand(3, *shape[:2]), spread * torch.randn(sum(grid.count for grid in pyramid.grids))
+    noise, busy = 0.2 * torch.randn_like(y), None if spread > 0.5 else fused.busy(pyramid, y)
+
+    def step(dtype):
+        y_, weights = leaves(y.to(dtype, copy=True), {name: w.to(dtype, copy=True) for name, w in start.items()})
+        canvas = Canvas(pixels.to(dtype), pyramid, 0.5)
+        q = fused.soft_round(y_, noise.to(dtype), 0.3)
+        terms = (
+            canvas.error(q, weights, 0.05, -0.25),
+            canvas.bits(q, fused.squash(q), weights, 0.3, (1.4, 1.0), busy),
+        )
+        return *terms, *(gradients(term, y_, weights) for term in terms)
+
+    for fast, plain in zip(step(torch.float32), step(torch.float64), strict=True):
+        if isinstance(fast, dict):
+            assert fast.keys() == plain.keys()
+            for name in fast:
+                bound = 1e-5 * float(plain[name].abs().max()) + 1e-7
+                torch.testing.assert_close(fast[name].double(), plain[name], rtol=0, atol=bound)
+        else:
+            assert fast.item() == pytest.approx(plain.item(), rel=1e-5)
+
+
+def test_bits_of_integers_are_near_the_coders():
+    siren, theta = load_prior(2)
+    pyramid = Pyramid(64, 90)
+    rng = np.random.default_rng(0)
+    spread = np.concatenate([np.full(grid.count, 0.4 * (1 + grid.level)) for grid in pyramid.grids])
+    q = np.rint(rng.laplace(0, spread)).astype(np.int32)
+    weights = {name: torch.from_numpy(w) for name, w in to_floats(siren, theta).items()}
+    floats, squashed = torch.from_numpy(q).float(), torch.from_numpy(context.squash(q)).float() / 64
+    soft = Canvas(torch.zeros(3, 64, 90), pyramid).bits(floats, squashed, weights, 0.5)
+    exact = context.cost(pyramid, pyramid.split(q), context.networks(theta, 20, 160))
+    assert float(soft) == pytest.approx(exact, rel=0.02)
+
+
+def test_errors_count_where_they_are_seen():
+    pixels = torch.full((3, 40, 80), 0.5)
+    pixels[:, :, 40:] += 0.1 * torch.tensor([-1.0, 1.0]).repeat(20)
+    dues = visibility(pixels, 0.3)
+    assert dues.shape == (40, 80) and torch.equal(visibility(pixels, 0.0), torch.ones(40, 80))
+    found = dues[20, 10].item(), dues[20, 70].item()
+    assert found == pytest.approx((0.3**-0.3, 1.3**-0.3), rel=1e-3)
+    for sides in ((1, 1), (2, 5), (40, 1)):
+        assert visibility(torch.rand(3, *sides), 0.3).shape == sides
+
+
+def test_what_a_bit_counts_for_by_level(problem):
+    _, canvas, y, weights = problem
+    each = [float(canvas.bits(y, y, weights, 0.3, [0.0] * level + [1.0] + [0.0])) for level in range(4)]
+    assert all(bits > 0 for bits in each)
+    due = float(canvas.bits(y, y, weights, 0.3, (2.0, 1.0, 0.5, 0.25, 0.0)))
+    assert due == pytest.approx(2 * each[0] + each[1] + each[2] / 2 + each[3] / 4)
+
+
+def test_upsampling_is_the_renderers():
+    x, taps = torch.randn(2, 5, 9), torch.tensor([-0.04, 0.26, 0.88, -0.1])
+    torch.testing.assert_close(fused.upsample(x, taps, 9, 18), field.upsample(x, taps, 9, 18))
+
+
+@pytest.mark.parametrize("height, width, grids", [(9, 18, 1), (10, 17, 3), (9, 17, 0)])
+def test_a_lift_is_the_renderers(height, width, grids):
+    x, taps = torch.randn(4, 5, 9), torch.tensor([-0.04, 0.26, 0.88, -0.1])
+    q, gain = [torch.randn(height, width) for _ in range(grids)], torch.randn(grids, 4)
+    expected = field.lift(x, taps, q, gain, height, width)
+    torch.testing.assert_close(fused.lift(x, taps, q, gain, height, width), expected)
+
+
+def test_torch_gets_its_threads_back_from_fits_that_overlap():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        inside, go_on = threading.Event(), threading.Event()
+
+        def other() -> None:
+            with fused.one_torch_thread():
+                inside.set()
+                go_on.wait()
+
+        thread = threading.Thread(target=other)
+        with fused.one_torch_thread():
+            thread.start()
+            inside.wait()
+            assert torch.get_num_threads() == 1
+        go_on.set()
+        thread.join()
+        assert torch.get_num_threads() == 3
+        with ThreadPoolExecutor(1) as pool:  # what starts later
+            assert pool.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("alone", "together", "chosen"), [(2.0, 1.2, 2), (2.0, 7.0, 1)])
+def test_as_many_threads_as_are_faster(monkeypatch, alone, together, chosen):
+    """Of two threads, both are used while they are the faster way, and it is tried again whether they are."""
+    threads, clock = [2], [0.0]
+    monkeypatch.setattr(fused.numba, "get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr(fused.numba, "set_num_threads", threads.append)
+    monkeypatch.setattr(fused.time, "perf_counter", lambda: clock[0])
+    team, used = fused.Team(), []
+    for number in range(2 * fused.TRIED):
+        with team.step(number):
+            used.append(threads[-1])
+            clock[0] += alone if threads[-1] == 1 else together
+    trial = fused.TRIED
+    assert used[1:3] == used[trial + 1 : trial + 3] == [2, 1]
+    assert set(used[3 : trial + 1] + used[trial + 3 :]) == {chosen}

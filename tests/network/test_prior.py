@@ -1,0 +1,47 @@
+"""Priors: their files, their hashes, and what happens when something is off."""
+
+import hashlib
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+from prancimg.errors import PrancImgError
+from prancimg.format.layout import Siren
+from prancimg.network import prior
+from prancimg.network.prior import load_prior, pack_prior, unpack_prior
+from prancimg.network.siren import FRACTION
+
+
+def test_the_shipped_priors_are_the_ones_of_the_format():
+    for number, digest in prior._DIGESTS.items():
+        data = (files("prancimg.network") / "data" / f"siren-{number}.bin").read_bytes()
+        assert hashlib.sha256(data).hexdigest() == digest
+        siren, theta0 = load_prior(number)
+        assert {name: len(tensor) for name, tensor in theta0.items()} == {
+            name: int(np.prod(shape)) for name, shape in siren.shapes.items()
+        }
+
+
+def test_packing_keeps_sixteen_bits_of_every_tensor():
+    siren, rng = Siren(5, 2), np.random.default_rng(0)
+    tensors = {name: rng.normal(0, 10.0**-i, shape) for i, (name, shape) in enumerate(siren.shapes.items())}
+    again, units = unpack_prior(pack_prior(siren, tensors))
+    assert again == siren
+    for name, tensor in tensors.items():
+        error = np.abs(units[name] / 2**FRACTION - tensor.ravel()).max()
+        assert error <= max(np.abs(tensor).max() / 2**14, 2.0**-FRACTION)
+    assert pack_prior(siren, {name: unit / 2**FRACTION for name, unit in units.items()}) == pack_prior(siren, tensors)
+
+
+def test_unknown_priors_are_refused():
+    with pytest.raises(PrancImgError, match="needs prior 999"):
+        load_prior(999)
+
+
+def test_a_damaged_prior_is_noticed(monkeypatch):
+    monkeypatch.setitem(prior._DIGESTS, 1, "0" * 64)
+    load_prior.cache_clear()
+    with pytest.raises(PrancImgError, match="reinstall"):
+        load_prior(1)
+    load_prior.cache_clear()
