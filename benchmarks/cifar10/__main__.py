@@ -241,7 +241,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=0.004, help="highest learning rate of weights")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16", help="of products in training")
+    parser.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16", help="of products")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, …")
     parser.add_argument("--out", type=Path, default=Path("build/cifar10"), help="pictures, checkpoints and models")
     parser.add_argument("--results", type=Path, default=HERE / "results.json")
