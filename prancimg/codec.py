@@ -17,7 +17,9 @@ from prancimg.format import bitstream
 from prancimg.format.bitstream import MAX_PIXELS
 from prancimg.format.extras import MARGIN, Alpha, Extras
 from prancimg.format.files import DataLike
-from prancimg.images.picture import ImageLike, Picture, load_picture, only_orientation, plane_to_png
+from prancimg.images.metadata import only_orientation
+from prancimg.images.picture import ImageLike, Picture, load_picture
+from prancimg.images.plane import plane_to_png
 
 if TYPE_CHECKING:
     from prancimg.fit.encoder import Options, Target

@@ -30,7 +30,7 @@ from prancimg.format.bitstream import WHOLE as ALL
 from prancimg.format.extras import Alpha, Extras, Metadata, Samples
 from prancimg.format.layout import SCALES, Kind
 from prancimg.format.range_coder import MAGNITUDE, best_scale
-from prancimg.images.picture import plane_to_png
+from prancimg.images.plane import plane_to_png
 from prancimg.network.basis import WHOLE
 from prancimg.network.prior import load_prior
 from tests.golden.integers import digests

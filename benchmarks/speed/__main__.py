@@ -107,7 +107,7 @@ def decode(picture: np.ndarray, folder: Path, bpps: list[float]) -> list[Row]:
     from prancimg.decoding import decoder
     from prancimg.format import bitstream
     from prancimg.format.extras import Metadata
-    from prancimg.images import picture as pictures
+    from prancimg.images.save import save_samples
     from prancimg.network.field import step_value
     from prancimg.network.siren import render_field
 
@@ -135,7 +135,7 @@ def decode(picture: np.ndarray, folder: Path, bpps: list[float]) -> list[Row]:
         rows.append({"what": "  coefficients of the field", "seconds": least(symbols)})
         rows.append({"what": "  rendering", "seconds": least(paint)})
         painted = paint()
-        rows.append({"what": "  PNG", "seconds": least(lambda p=painted: pictures.save_samples(p, Metadata(), "PNG"))})
+        rows.append({"what": "  PNG", "seconds": least(lambda p=painted: save_samples(p, Metadata(), "PNG"))})
         rows.append({"what": "  info", **process([*PYTHON, "-m", "prancimg", "info", prc], 5)})
     rows.append({"what": "import numpy, PIL, constriction", **process([*PYTHON, "-c", _IMPORTS], 5)})
     rows.append({"what": "decode AVIF by Pillow (reference)", **process([*PYTHON, "-c", _save(avif, png)], 5)})

@@ -31,7 +31,8 @@ from prancimg.codec import encode_picture, psnr_of
 from prancimg.errors import PrancImgError
 from prancimg.format import files
 from prancimg.format.facts import info
-from prancimg.images.picture import load_picture, only_orientation
+from prancimg.images.metadata import only_orientation
+from prancimg.images.picture import load_picture
 
 ATTEMPTS = 3
 """How often a file is given to a process that then dies."""

@@ -85,7 +85,8 @@ def _plain(arguments: Sequence[str]) -> list[str]:
 
 def _encode(options: argparse.Namespace) -> None:
     from prancimg.codec import encode_picture, psnr_of
-    from prancimg.images.picture import load_picture, only_orientation
+    from prancimg.images.metadata import only_orientation
+    from prancimg.images.picture import load_picture
 
     files.check_writable(options.output, options.input)
     with _naming(options.input):
@@ -116,7 +117,8 @@ def _encode(options: argparse.Namespace) -> None:
 
 def _decode(options: argparse.Namespace) -> None:
     from prancimg.decoding.lazy import LazyImage
-    from prancimg.images.picture import format_of, only_orientation, save_samples
+    from prancimg.images.metadata import only_orientation
+    from prancimg.images.save import format_of, save_samples
 
     kind = format_of(options.format) if options.format else None
     output = options.output

@@ -17,7 +17,8 @@ from prancimg.format.bitstream import MAX_PIXELS
 from prancimg.format.extras import MARGIN, OPAQUE, Alpha, Extras
 from prancimg.format.files import DataLike
 from prancimg.format.layout import MAX_LEVELS
-from prancimg.images.picture import png_to_plane, to_image
+from prancimg.images.plane import png_to_plane
+from prancimg.images.save import to_image
 from prancimg.network.field import Box, Coefficients, step_value
 
 Region = tuple[int, int, int, int]

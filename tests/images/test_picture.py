@@ -12,7 +12,9 @@ import prancimg
 from prancimg import PrancImgError
 from prancimg.format import bitstream
 from prancimg.format.extras import MAX_METADATA, Alpha, Extras, Metadata, Samples
-from prancimg.images.picture import format_of, load_picture, only_orientation, save_samples
+from prancimg.images.metadata import only_orientation
+from prancimg.images.picture import load_picture
+from prancimg.images.save import format_of, save_samples
 
 imagecodecs = pytest.importorskip("imagecodecs")
 tifffile = pytest.importorskip("tifffile")
