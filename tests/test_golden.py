@@ -11,7 +11,7 @@ from PIL import Image
 
 import prancimg
 from prancimg.fit.encoder import PRIOR
-from prancimg.fit.fit_field import PRIOR as FIELD_PRIOR
+from prancimg.fit.setup import PRIOR as FIELD_PRIOR
 from prancimg.format.bitstream import read_header
 from tools.make_golden import RECIPES, WILD
 

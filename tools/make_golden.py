@@ -23,7 +23,7 @@ from PIL import Image
 import prancimg
 from prancimg.fit.encoder import Plan, _file, fit_to_size, widest
 from prancimg.fit.field_encoder import _file as field_file
-from prancimg.fit.fit_field import Setup
+from prancimg.fit.setup import Setup
 from prancimg.format import bitstream
 from prancimg.format.bitstream import FROZEN, PRANC, STEPS, Adapted, Coded, Header
 from prancimg.format.bitstream import WHOLE as ALL

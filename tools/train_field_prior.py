@@ -2,7 +2,7 @@
 
     python -m tools.train_field_prior FOLDER_OF_PHOTOS OUT.bin --rounds 300 [--workers 2] [--start PRIOR.bin]
 
-Every worker keeps a pool of fits of small crops at random prices, each at its own stage of the schedule that the
+Every worker keeps a pool of fits of small crops at random λ, each at its own stage of the schedule that the
 encoder follows; a step moves one of them and, along the same gradient of the logarithm of its loss, the networks that
 all share; every other step is one of the networks alone on a finished fit. After a round the workers' networks are
 averaged (local SGD, Stich 2019). Deterministic for a given number of workers and rounds.
@@ -28,9 +28,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from prancimg.fit import fused
-from prancimg.fit.fit_field import HARD, Canvas, GridAdam, Setup, pace, relative_rate, soften, start
+from prancimg.fit.adam import GridAdam
+from prancimg.fit.loss import RateDistortion, annealed_soft_round, initial_grids, learning_rate
+from prancimg.fit.ops.rounding import squash
+from prancimg.fit.setup import OPTIMISATION, Setup, relative_rate
 from prancimg.fit.soap import Soap
+from prancimg.fit.threads import keep_memory
 from prancimg.format.layout import CHANNELS, COMPONENTS, KINDS, MAX_LEVELS, Pyramid, Siren
 from prancimg.network.field import step_value
 from prancimg.network.prior import pack_prior, unpack_prior
@@ -40,7 +43,7 @@ SIREN = Siren(16, 1, CHANNELS)
 LUMA_CHROMA = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 CROP, POOL, LIFE, ARCHIVE, STEPS = 224, 16, 80, 64, 250
 """Side of a crop, fits of a worker, steps of a fit, finished fits that a worker keeps, steps of a round."""
-PRICES = 1e-4, 1.6e-2
+LMBDAS = 1e-4, 1.6e-2
 PAINT_RATE, CONTEXT_RATE = 1e-3, 8e-3
 BEND = 0.5
 """Phase at a change of a channel by one in the units that carry luma and chroma: small, so nearly linear."""
@@ -97,29 +100,29 @@ def bent(w: dict[str, Tensor], generator: torch.Generator) -> Tensor:
 
 
 class Fit:
-    """One crop at one price, somewhere on its way."""
+    """One crop at one λ, somewhere on its way."""
 
     def __init__(self, photos: list[np.ndarray], rng: np.random.Generator, weights: dict[str, Tensor]) -> None:
         crops = [variant(photos[rng.integers(len(photos))], rng) for _ in range(2)]
         pixels = max(crops, key=lambda each: float(np.abs(np.diff(each.astype(float), axis=0)).mean()))
-        self.price = float(np.exp(rng.uniform(*np.log(PRICES), 2).mean()))
-        luma_from = int(self.price > 2e-3 and rng.random() < 0.3)
+        self.lmbda = float(np.exp(rng.uniform(*np.log(LMBDAS), 2).mean()))
+        luma_from = int(self.lmbda > 2e-3 and rng.random() < 0.3)
         chroma_from = int(rng.integers(1, 3)) + luma_from
-        header = Setup().header(pixels, self.price)
+        header = Setup().header(pixels, self.lmbda)
         self.step, self.r = step_value(header.step), relative_rate(header.rate)
         planes = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1).contiguous() / 255
-        self.canvas = Canvas(planes, Pyramid(CROP, CROP, luma_from, chroma_from))
+        self.objective = RateDistortion(planes, Pyramid(CROP, CROP, luma_from, chroma_from))
         with torch.no_grad():
-            self.y = start(self.canvas, weights, header)
+            self.y = initial_grids(self.objective, weights, header)
         self.y.requires_grad_()
         self.adam, self.age = GridAdam(self.y), 0
 
     def loss(self, weights: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-        """Distortion + price · rate at this stage."""
-        part = self.age / LIFE / HARD
-        q = soften(self.y, part, generator) if part < 1 else self.y.detach().round()
-        bits = self.canvas.bits(q, fused.squash(q), weights, self.r)
-        return self.canvas.error(q, weights, self.step, self.r) + self.price / CROP**2 * bits
+        """Distortion + λ · rate at this stage."""
+        part = self.age / LIFE / OPTIMISATION.grids_rounded_from
+        q = annealed_soft_round(self.y, part, generator) if part < 1 else self.y.detach().round()
+        bits = self.objective.bits(q, squash(q), weights, self.r)
+        return self.objective.distortion(q, weights, self.step, self.r) + self.lmbda / CROP**2 * bits
 
     def move(self) -> None:
         """One step of Adam on the grids, after the backward pass."""
@@ -127,13 +130,13 @@ class Fit:
         self.age += 1
         if self.y.grad is None:
             return
-        self.adam.move(pace(done) * min(1.0, self.age / 2))
+        self.adam.update(learning_rate(done) * min(1.0, self.age / 2))
 
 
 def work(pipe: Connection, photos: list[np.ndarray], seed: int) -> None:
     """A worker: gets weights and a learning rate, answers with the weights a round later and its mean log loss."""
     torch.set_num_threads(1)
-    fused.keep_memory()
+    keep_memory()
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     soap, at = Soap(len(SIREN.shapes), beta2=0.98, every=10), 0
     pool: list[Fit] = []
@@ -158,9 +161,11 @@ def work(pipe: Connection, photos: list[np.ndarray], seed: int) -> None:
             for w in weights.values():
                 w.requires_grad_()
             loss = fit.loss(weights, generator)
-            # every crop and price counts alike
+            # every crop and λ counts alike
             (loss / loss.detach() + ANCHOR * bent(weights, generator)).backward()
-            share = 0.1 + 0.9 * min(1.0, fit.age / LIFE / HARD) ** 2  # what matters is what ends in a file
+            share = (
+                0.1 + 0.9 * min(1.0, fit.age / LIFE / OPTIMISATION.grids_rounded_from) ** 2
+            )  # what matters is what ends in a file
             with torch.no_grad():
                 gradients = [torch.zeros_like(w) if w.grad is None else w.grad * share for w in weights.values()]
                 flat = [g.view(-1, g.shape[-1]) if g.dim() > 1 else g for g in gradients]
@@ -172,7 +177,7 @@ def work(pipe: Connection, photos: list[np.ndarray], seed: int) -> None:
                 continue
             fit.move()
             if fit.age == LIFE:
-                losses.append(math.log(loss.item()) - 0.7 * math.log(fit.price))
+                losses.append(math.log(loss.item()) - 0.7 * math.log(fit.lmbda))
                 archive = [*archive, fit][-ARCHIVE:]
                 pool[at] = Fit(photos, rng, {name: w.detach() for name, w in weights.items()})
             at = (at + 1) % POOL if len(pool) == POOL else at

@@ -32,9 +32,10 @@ from benchmarks.kodak.curves import markdown
 from prancimg.codec import load_image
 from prancimg.decoding import decoder
 from prancimg.decoding.decoder import decode_array
-from prancimg.fit import fit_field
+from prancimg.fit import setup
 from prancimg.fit.field_encoder import file_of
-from prancimg.fit.fit_field import TUNES, Setup
+from prancimg.fit.fit_field import fit_field
+from prancimg.fit.setup import TUNES, Setup
 from prancimg.format.bitstream import FROZEN, PRANC, WHOLE
 from prancimg.format.layout import CAUSAL, KINDS, PARENT
 from prancimg.images import metrics
@@ -114,10 +115,10 @@ def prior(start: Callable[[Weights], Weights] | None) -> Iterator[None]:
     if start is None:
         yield
         return
-    siren, theta0 = load_prior(fit_field.PRIOR)
+    siren, theta0 = load_prior(setup.PRIOR)
     changed = unpack_prior(pack_prior(siren, start(to_floats(siren, theta0))))
     with contextlib.ExitStack() as stack:
-        for module in (fit_field, decoder):
+        for module in (setup, decoder):
             stack.enter_context(mock.patch.object(module, "load_prior", lambda _: changed))
         yield
 
@@ -126,8 +127,8 @@ def measure(image: np.ndarray, price: float, steps: int, variant: Variant) -> di
     """PSNR in dB, MS-SSIM, bpp, loss and seconds of one fit."""
     began = time.monotonic()
     with prior(variant.start):
-        how = {"seed": 0, "iterations": steps, "device": torch.device("cpu"), "price": price, "setup": variant.setup}
-        data = file_of(fit_field.fit_field(image, **how), 0.0)
+        how = {"seed": 0, "iterations": steps, "device": torch.device("cpu"), "lmbda": price, "setup": variant.setup}
+        data = file_of(fit_field(image, **how), 0.0)
         seconds = time.monotonic() - began
         quality = metrics.measure(image, decode_array(data))
     bpp = 8 * len(data) / (image.shape[0] * image.shape[1])

@@ -70,35 +70,38 @@ def step(picture: np.ndarray) -> list[Row]:
     import torch
 
     from prancimg.decoding.decoder import Model
-    from prancimg.fit import fused
-    from prancimg.fit.fit_field import Canvas, Networks, Setup, _planes, relative_rate, soften, start
+    from prancimg.fit.loss import RateDistortion, annealed_soft_round, initial_grids, to_planes
+    from prancimg.fit.networks import Networks
+    from prancimg.fit.ops import backend
+    from prancimg.fit.ops.rounding import squash
+    from prancimg.fit.setup import Setup, relative_rate
     from prancimg.network.field import step_value
 
     header = Setup().header(picture, 1e-3, (0, 2))
-    canvas = Canvas(_planes(picture, torch.device("cpu")), header.pyramid)
-    weights = Networks(Model.of(header), header.tensors, torch.device("cpu")).start
+    objective = RateDistortion(to_planes(picture, torch.device("cpu")), header.pyramid)
+    weights = Networks(Model.of(header), header.tensors, torch.device("cpu")).theta0
     with torch.no_grad():
-        y = start(canvas, weights, header).requires_grad_()
+        y = initial_grids(objective, weights, header).requires_grad_()
     generator, quantiser, r = torch.Generator().manual_seed(0), step_value(header.step), relative_rate(header.rate)
 
     def bits(q: Any) -> Any:
-        return canvas.bits(q, fused.squash(q), weights, r)
+        return objective.bits(q, squash(q), weights, r)
 
     def whole() -> None:
-        q = soften(y, 0.5, generator)
-        (canvas.error(q, weights, quantiser, r) + 1e-9 * bits(q)).backward()
+        q = annealed_soft_round(y, 0.5, generator)
+        (objective.distortion(q, weights, quantiser, r) + 1e-9 * bits(q)).backward()
         y.grad = None
 
     parts = {
-        "soft rounding": lambda: soften(y, 0.5, generator),
-        "picture error, forward and back": lambda: canvas.error(y, weights, quantiser, r).backward(),
+        "soft rounding": lambda: annealed_soft_round(y, 0.5, generator),
+        "picture error, forward and back": lambda: objective.distortion(y, weights, quantiser, r).backward(),
         "bits, forward and back": lambda: bits(y).backward(),
     }
     rows = [{"what": "step, compiled", "seconds": least(whole)}]
     rows += [{"what": f"  {name}", "seconds": least(run)} for name, run in parts.items()]
-    compiled, fused.compiled = fused.compiled, lambda x: False
+    compiled, backend.compiled = backend.compiled, lambda x: False
     rows.append({"what": "step, plain torch (reference)", "seconds": least(whole, 2)})
-    fused.compiled = compiled
+    backend.compiled = compiled
     return ratios(rows)
 
 

@@ -12,8 +12,8 @@ import torch
 from prancimg.decoding.decoder import Model
 from prancimg.errors import PrancImgError
 from prancimg.fit.field_encoder import FieldSearch
-from prancimg.fit.fit_field import TUNES
 from prancimg.fit.fit_siren import fit_siren
+from prancimg.fit.setup import TUNES
 from prancimg.format import bitstream
 from prancimg.format.bitstream import STEPS, Coded, Header, Segment, step_size
 from prancimg.format.layout import SCALES, Kind, Siren
@@ -141,19 +141,19 @@ def encode_array(image: np.ndarray, target: Target, options: Options, progress: 
     if max(height, width) > bitstream.MAX_SIDE:
         raise PrancImgError(f"the picture is {width} x {height}; the format ends at {bitstream.MAX_SIDE} a side")
     size = target.size if target.size is not None else math.floor((target.bpp or 0) * height * width / 8)
-    price = 10 ** (-1.5 - (50 if target.quality is None else target.quality) / 33)
+    lmbda = 10 ** (-1.5 - (50 if target.quality is None else target.quality) / 33)
     if options.model == "field":
         setup = TUNES[options.tune or ("ssim" if target.psnr is None else "psnr")]
         field = FieldSearch(image, options.effort, options.seed or 0, _device(options.device), progress, setup)
         if target.psnr is not None:
-            return field.psnr(target.psnr)
-        return field.price(price) if target.size is None and target.bpp is None else field.size(size)
+            return field.at_psnr(target.psnr)
+        return field.at_lmbda(lmbda) if target.size is None and target.bpp is None else field.at_size(size)
     search = _Search(image, options, progress)
     if target.size is not None or target.bpp is not None:
         return search.at(size, 1.0).data
     if target.psnr is not None:
         return search.psnr(target.psnr).data
-    return search.quality(price).data
+    return search.quality(lmbda).data
 
 
 class _Search:
@@ -202,11 +202,11 @@ class _Search:
             yield self.at(size, 0.15)
             size *= 2
 
-    def quality(self, price: float) -> Encoded:
-        """The file on the ladder with the least mse + price · bpp, mse on samples from 0 to 1."""
+    def quality(self, lmbda: float) -> Encoded:
+        """The file on the ladder with the least mse + lmbda · bpp, mse on samples from 0 to 1."""
         best, least = None, math.inf
         for encoded in self.ladder():
-            loss = encoded.error / 255**2 + price * 8 * len(encoded.data) / self.pixels
+            loss = encoded.error / 255**2 + lmbda * 8 * len(encoded.data) / self.pixels
             if loss >= least:
                 break
             best, least = encoded, loss

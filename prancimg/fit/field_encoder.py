@@ -1,4 +1,4 @@
-"""Picture to bytes with the field: one fit for a size or a price, a few for a PSNR, and landing on the rate."""
+"""Picture to bytes with the field: one fit for a size or λ, a few for a PSNR, and landing on the rate."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import torch
 
 from prancimg.decoding.decoder import Model, decode_array
 from prancimg.errors import PrancImgError
-from prancimg.fit.fit_field import PRICES, TUNES, Fitted, Setup, fit_field, seek
+from prancimg.fit.fit_field import fit_field
 from prancimg.fit.large import LARGE, fit_large
+from prancimg.fit.rate_control import falling_root
+from prancimg.fit.rdoq import Fitted
+from prancimg.fit.setup import LMBDAS, TUNES, Setup
 from prancimg.format import bitstream
 from prancimg.format.bitstream import Header, Segment
 from prancimg.format.layout import MAX_LEVELS
@@ -45,11 +48,11 @@ class FieldSearch:
         setup: Setup = TUNES["ssim"],
     ) -> None:
         self.image, self.seed, self.device, self.progress, self.setup = image, seed, device, progress, setup
-        setup.header(image, PRICES[0], (0, 0)).check()
+        setup.header(image, LMBDAS[0], (0, 0)).check()
         self.iterations = EFFORTS[effort]
         self.pixels = image.shape[0] * image.shape[1]
 
-    def size(self, size: int) -> bytes:
+    def at_size(self, size: int) -> bytes:
         """The best file of at most ``size`` bytes, and of at least 97 % of them where the picture can use them."""
         least = _file(*_nothing(self.image))
         if size < len(least):
@@ -67,29 +70,29 @@ class FieldSearch:
 
         off = excess(0.0)
         if not -SPARE <= off <= 0:
-            seek(excess, 2 * off + 0.01, -0.5, (fitted.finest, fitted.coarsest), 0.01, 8)
+            falling_root(excess, 2 * off + 0.01, -0.5, (fitted.finest, fitted.coarsest), 0.01, 8)
         fitting = [data for data in files.values() if len(data) <= size]
         return max(fitting, key=len, default=least)
 
-    def price(self, price: float) -> bytes:
-        """The file with about the least mse + price · bpp, mse on samples from 0 to 1, and at least ``FEW`` pixels."""
-        return file_of(self._fit(price=max(price * min(1.0, self.pixels / FEW), PRICES[0])), 0.0)
+    def at_lmbda(self, lmbda: float) -> bytes:
+        """The file with about the least mse + λ · bpp, mse on samples from 0 to 1, and at least ``FEW`` pixels."""
+        return file_of(self._fit(lmbda=max(lmbda * min(1.0, self.pixels / FEW), LMBDAS[0])), 0.0)
 
-    def psnr(self, wanted: float) -> bytes:
+    def at_psnr(self, wanted: float) -> bytes:
         """The smallest file found whose PSNR is at least ``wanted`` dB."""
-        low, high = map(math.log, PRICES)
+        low, high = map(math.log, LMBDAS)
         files: list[tuple[float, bytes]] = []
 
         def shortfall(x: float) -> float:
-            """dB above what is wanted: falls as the price grows."""
+            """dB above what is wanted: falls as λ grows."""
             start = len(files) / FITS
-            data = file_of(self._fit(price=math.exp(x), start=start, share=1 / FITS), 0.0)
+            data = file_of(self._fit(lmbda=math.exp(x), start=start, share=1 / FITS), 0.0)
             files.append((_psnr(self.image, data), data))
             return files[-1][0] - wanted
 
-        # Falling as seek wants it, and just above instead of just below zero: look for the mirrored point.
+        # Falling as it must, and just above instead of just below zero: look for the mirrored point.
         start = min(max(math.log(3 * 10 ** (-wanted / 10)), low), high)
-        seek(lambda x: -shortfall(-x), -start, -1.3, (-high, -low), 0.15, FITS)
+        falling_root(lambda x: -shortfall(-x), -start, -1.3, (-high, -low), 0.15, FITS)
         enough = [data for reached, data in files if reached >= wanted]
         if not enough:
             shortfall(low)
@@ -100,7 +103,7 @@ class FieldSearch:
         return min(enough, key=len)
 
     def _fit(
-        self, *, bits: float = math.inf, price: float | None = None, start: float = 0.0, share: float = 1.0
+        self, *, bits: float = math.inf, lmbda: float | None = None, start: float = 0.0, share: float = 1.0
     ) -> Fitted:
         def advance(part: float) -> None:
             if self.progress:
@@ -111,7 +114,7 @@ class FieldSearch:
             seed=self.seed,
             iterations=self.iterations,
             device=self.device,
-            price=price,
+            lmbda=lmbda,
             bits=bits,
             setup=self.setup,
             progress=advance,
@@ -123,7 +126,7 @@ class FieldSearch:
 
 def _nothing(image: np.ndarray) -> tuple[Header, list[np.ndarray], Coefficients]:
     """The smallest file of a picture's size: an empty field of as few grids as there can be."""
-    header = Setup().header(image, PRICES[1], (MAX_LEVELS - 1, MAX_LEVELS - 1))
+    header = Setup().header(image, LMBDAS[1], (MAX_LEVELS - 1, MAX_LEVELS - 1))
     empty = {grid.key: np.zeros((grid.height, grid.width), np.int32) for grid in header.pyramid.grids}
     return header, [np.zeros(0, np.int64)] * len(header.tensors), empty
 

@@ -1,4 +1,4 @@
-"""The fit of a picture by rate-distortion: coefficients, step sizes and their price, all at once. Needs torch.
+"""The fit of a picture by rate-distortion: coefficients, step sizes and λ, all at once. Needs torch.
 
 distortion + λ · bits, where the bits are those of the coder's own model (a discretised Laplace distribution for each
 tensor), quantisation is in the loop (uniform noise, then rounding with a straight-through gradient) and λ is
@@ -73,7 +73,7 @@ def fit_siren(
     log_step = torch.full((len(names),), math.log(0.02), device=device)
     log_spread = torch.full((len(names),), 1.0 if 3 * sum(counts) < bits else 0.0, device=device)
     owner = torch.repeat_interleave(torch.tensor(counts)).to(device)
-    soap, table_soap, price = Soap(len(names)), Soap(2, beta2=0.95), _Price(bits, iterations)
+    soap, table_soap, lmbda = Soap(len(names)), Soap(2, beta2=0.95), _Lmbda(bits, iterations)
     generator = torch.Generator(device).manual_seed(0)
     error_mean, hard = 0.0, False
     for i in range(iterations):
@@ -97,8 +97,8 @@ def fit_siren(
         if not math.isfinite(error.item() + spent.item()):
             raise PrancImgError("the fit diverged")
         error_mean = error.item() if i == 0 else 0.9 * error_mean + 0.1 * error.item()
-        (error / (error_mean + 1e-12) + price.value * spent).backward()
-        price.follow(spent.item(), done)
+        (error / (error_mean + 1e-12) + lmbda.value * spent).backward()
+        lmbda.follow(spent.item(), done)
         with torch.no_grad():
             assert flat.grad is not None and table.grad is not None
             rate = RATE * min(1.0, i / 30) * (0.49 * (1 + math.cos(math.pi * done)) + 0.02)
@@ -120,15 +120,15 @@ def fit_siren(
     return Fitted(alpha, codes.tolist())
 
 
-class _Price:
-    """What a bit costs, steered so that the bits spent come to those asked for."""
+class _Lmbda:
+    """λ, steered so that the bits spent come to those asked for."""
 
     def __init__(self, bits: float, iterations: int) -> None:
         self.bits, self.most = bits, max(0.03, 6 / iterations)
         self.value, self.mean = 0.4 / bits, 0.0
 
     def follow(self, spent: float, done: float) -> None:
-        """Move the price, more firmly towards the end."""
+        """Move λ, more firmly towards the end."""
         self.mean = 0.9 * self.mean + 0.1 * spent if self.mean else spent
         if done > 0.1:
             pull = (0.03 + 0.3 * done**2) * (self.mean / (0.992 * self.bits) - 1)

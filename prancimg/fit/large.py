@@ -1,6 +1,6 @@
 """The fit of a picture too large to be fitted at once: networks first, then the field window by window.
 
-A contact sheet tells the networks, the quantiser's step and the price. Then the field is fitted in overlapping windows
+A contact sheet tells the networks, the quantiser's step and λ. Then the field is fitted in overlapping windows
 in reading order. The coefficients of earlier windows are constants, inside a window and beyond its edges, so that
 every window continues the picture that is there already and nothing has to be blended: the file is one field, as ever.
 A window commits its core and, at every level, the next row and column, because coefficients reach farther the coarser
@@ -21,30 +21,15 @@ from torch import Tensor
 
 from prancimg.decoding.decoder import Model
 from prancimg.errors import PrancImgError
-from prancimg.fit import fused
-from prancimg.fit.fit_field import (
-    HARD,
-    PRICES,
-    REFRESH,
-    TUNES,
-    Canvas,
-    Fitted,
-    GridAdam,
-    Setup,
-    Start,
-    _planes,
-    adapted_to,
-    cheapest,
-    finest_levels,
-    fit_field,
-    pace,
-    price_for,
-    random_tiles,
-    relative_rate,
-    soften,
-    start,
-    steps_at,
-)
+from prancimg.fit.adam import GridAdam
+from prancimg.fit.fit_field import fit_field
+from prancimg.fit.loss import RateDistortion, annealed_soft_round, initial_grids, learning_rate, to_planes
+from prancimg.fit.ops.rate import active_contexts
+from prancimg.fit.ops.rounding import squash
+from prancimg.fit.rate_control import StartRate, initial_lmbda, random_tiles
+from prancimg.fit.rdoq import Fitted, rdoq_order
+from prancimg.fit.setup import LMBDAS, OPTIMISATION, TUNES, Setup, adapted_to, finest_levels, relative_rate, steps_at
+from prancimg.fit.threads import AdaptiveThreads, keep_memory, one_torch_thread
 from prancimg.format import range_coder
 from prancimg.format.bitstream import Header
 from prancimg.format.layout import KINDS, Pyramid
@@ -63,7 +48,7 @@ _SHEET, _TILES = 512, 4
 _MOST = 0.498
 """What rounding takes off at most; a little less than a half, so that it stays what it was in float16."""
 _SLOPE = -0.8
-"""About how the logarithm of the bits follows that of the price."""
+"""About how the logarithm of the bits follows that of λ."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +76,7 @@ def _spans(size: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(ends))
 
 
-class WindowCanvas(Canvas):
+class WindowRateDistortion(RateDistortion):
     """A window of a picture whose coefficients are known in part."""
 
     def __init__(self, pixels: Tensor, pyramid: Pyramid, known: Tensor, free: Tensor, masking: float = 0.0) -> None:
@@ -108,8 +93,8 @@ class WindowCanvas(Canvas):
         y = self.known
         for _ in range(rounds):
             y = y.round()
-            rest = self.pixels - self.paint(y, weights, step, r)
-            y = torch.where(self.free, y + self._pyramid(rest, weights, step, r), self.known)
+            rest = self.pixels - self.render(y, weights, step, r)
+            y = torch.where(self.free, y + self.laplacian_pyramid(rest, weights, step, r), self.known)
         return y
 
 
@@ -168,42 +153,42 @@ class _Sample:
     """What a contact sheet tells of a picture."""
 
     fitted: Fitted
-    price: float
+    lmbda: float
     growth: float
     """Bits of a fit's field, relative to those of its start."""
     starts: list[float]
     """Bits of the starts of all windows' cores."""
 
 
-@fused.one_torch_thread()
+@one_torch_thread()
 def fit_large(
     image: np.ndarray,
     *,
     seed: int,
     iterations: int,
     device: torch.device,
-    price: float | None = None,
+    lmbda: float | None = None,
     bits: float = math.inf,
     setup: Setup = TUNES["ssim"],
     progress: Callable[[float], None] | None = None,
 ) -> Fitted:
     """:func:`prancimg.fit.fit_field.fit_field` for a picture of any size."""
-    fused.keep_memory()
+    keep_memory()
     height, width = image.shape[:2]
     places = list(windows(height, width))
-    sample = _sample(image, places, seed, iterations, device, price, bits, setup)
+    sample = _sample(image, places, seed, iterations, device, lmbda, bits, setup)
     header = replace(sample.fitted.header, height=height, width=width)
     model, field = Model.of(header), _Field(header.pyramid)
     theta = model.parameters(sample.fitted.alpha, header.tensors)
     weights, nets = to_floats(model.siren, theta), context.networks(theta, FRACTION, header.rate)
-    steps = round(HARD * steps_at(iterations, header.luma_from))
+    steps = round(OPTIMISATION.grids_rounded_from * steps_at(iterations, header.luma_from))
     wanted, expected = bits - sample.fitted.network_bits, [sample.growth * start for start in sample.starts]
-    spent = at_first = met = 0.0  # bits, those the first price would have made, and those expected
+    spent = at_first = met = 0.0  # bits, those the first λ would have made, and those expected
     for i, place in enumerate(places):
         left, change = sum(expected[i:]) * (at_first / met if met else 1.0), 1.0
         if not math.isinf(bits):
             change = min(max(max(wanted - spent, 1.0) / left, 0.5), 2.0)
-        now = sample.price * change ** (1 / _SLOPE)
+        now = sample.lmbda * change ** (1 / _SLOPE)
         generator = torch.Generator(device).manual_seed(seed + i)
         trimmed = not math.isinf(bits)
         found, ranks = _fit_window(image, place, field, header, weights, now, steps, setup, generator, trimmed)
@@ -225,30 +210,30 @@ def _sample(
     seed: int,
     iterations: int,
     device: torch.device,
-    price: float | None,
+    lmbda: float | None,
     bits: float,
     setup: Setup,
 ) -> _Sample:
-    """Fit a contact sheet at a price, or at one at which the whole picture would take about so many bits."""
+    """Fit a contact sheet at λ, or at one at which the whole picture would take about so many bits."""
     tiles = random_tiles(image, min(_SHEET, *image.shape[:2]), _TILES)
-    sheet, count, searched = np.concatenate(list(tiles), 1), image.shape[0] * image.shape[1], price is None
-    share, begun = sheet.size / image.size, Start(sheet, setup, device)
-    if price is None:
-        levels, price = price_for(sheet, bits * share, setup, iterations, device)
+    sheet, count, searched = np.concatenate(list(tiles), 1), image.shape[0] * image.shape[1], lmbda is None
+    share, begun = sheet.size / image.size, StartRate(sheet, setup, device)
+    if lmbda is None:
+        levels, lmbda = initial_lmbda(sheet, bits * share, setup, iterations, device)
     else:
-        bits = begun.bits(price, (1, 2)) / share
+        bits = begun.bits(lmbda, (1, 2)) / share
         levels = setup.levels or finest_levels(bits / count)
     adapted = adapted_to(bits, iterations) if setup.adapted is None else setup.adapted
     setup = replace(setup, levels=levels, adapted=adapted)
     for attempt in range(2):
-        fitted = fit_field(sheet, seed=seed, iterations=iterations, device=device, price=price, setup=setup)
+        fitted = fit_field(sheet, seed=seed, iterations=iterations, device=device, lmbda=lmbda, setup=setup)
         own = fitted.network_bits
-        growth = (fitted.bits(0) - own) / begun.bits(price, levels)
-        starts = [Start(image[_core(place)], setup, device).bits(price, levels) for place in places]
-        sample, off = _Sample(fitted, price, growth, starts), (growth * sum(starts) + own) / bits
+        growth = (fitted.bits(0) - own) / begun.bits(lmbda, levels)
+        starts = [StartRate(image[_core(place)], setup, device).bits(lmbda, levels) for place in places]
+        sample, off = _Sample(fitted, lmbda, growth, starts), (growth * sum(starts) + own) / bits
         if not searched or attempt or abs(math.log(off)) < 0.05:
             break
-        price = min(max(price * off ** (-1 / _SLOPE), PRICES[0]), PRICES[1])
+        lmbda = min(max(lmbda * off ** (-1 / _SLOPE), LMBDAS[0]), LMBDAS[1])
     return sample
 
 
@@ -258,14 +243,14 @@ def _core(place: Window) -> tuple[slice, slice]:
     return slice(top, place.core[0]), slice(left, place.core[1])
 
 
-@fused.one_torch_thread()
+@one_torch_thread()
 def _fit_window(
     image: np.ndarray,
     place: Window,
     field: _Field,
     header: Header,
     network: Mapping[str, np.ndarray],
-    price: float,
+    lmbda: float,
     steps: int,
     setup: Setup,
     generator: torch.Generator,
@@ -273,7 +258,7 @@ def _fit_window(
 ) -> tuple[dict[tuple[int, int], np.ndarray], dict[tuple[int, int], np.ndarray]]:
     """The coefficients of a window, of which those that are known stay, and if it may be ``trimmed`` their ranks."""
     (top, left, bottom, right), device = place.box, generator.device
-    pixels = _planes(image[top:bottom, left:right], device)
+    pixels = to_planes(image[top:bottom, left:right], device)
     pyramid = field.window(place.box)
 
     def packed(grids: Mapping[tuple[int, int], np.ndarray]) -> Tensor:
@@ -281,31 +266,31 @@ def _fit_window(
         return torch.from_numpy(np.concatenate(parts)).to(device)
 
     known, free = packed(field.q).to(torch.float32), ~packed(field.held)
-    canvas = WindowCanvas(pixels, pyramid, known, free, setup.masking)
+    objective = WindowRateDistortion(pixels, pyramid, known, free, setup.masking)
     weights = {name: torch.from_numpy(tensor).to(device) for name, tensor in network.items()}
     step, r = step_value(header.step), relative_rate(header.rate)
     with torch.no_grad():
         seen = window(header.pyramid, field.q, network, step, place.box)
-        canvas.beyond = torch.from_numpy(np.array(seen)).to(device) - canvas.field(known, weights, step)
-        y = torch.where(free, start(canvas, weights, header), known)
-    adam, each = GridAdam(y.requires_grad_()), price / pixels[0].numel()
-    team = fused.Team()
+        objective.beyond = torch.from_numpy(np.array(seen)).to(device) - objective.field(known, weights, step)
+        y = torch.where(free, initial_grids(objective, weights, header), known)
+    adam, each = GridAdam(y.requires_grad_()), lmbda / pixels[0].numel()
+    threads = AdaptiveThreads()
     for i in range(steps):
-        with team.step(i):
-            q = torch.where(free, soften(y, i / steps, generator), known)
-            if i % REFRESH == 0:
-                busy = fused.busy(pyramid, y)
-            loss = canvas.error(q, weights, step, r)
-            loss = loss + each * canvas.bits(q, fused.squash(q), weights, r, setup.dues, busy)
+        with threads.step(i):
+            q = torch.where(free, annealed_soft_round(y, i / steps, generator), known)
+            if i % OPTIMISATION.refresh_active_every == 0:
+                active = active_contexts(pyramid, y)
+            loss = objective.distortion(q, weights, step, r)
+            loss = loss + each * objective.bits(q, squash(q), weights, r, setup.rate_weights, active)
             if not math.isfinite(loss.item()):
                 raise PrancImgError("the fit diverged")
             loss.backward()  # type: ignore[no-untyped-call]
-            adam.move(pace(i / steps) * min(1.0, (i + 1) / 2))
+            adam.update(learning_rate(i / steps) * min(1.0, (i + 1) / 2))
     y = y.detach().clamp(1 - range_coder.MAGNITUDE, range_coder.MAGNITUDE - 1)
     whole = y.round()
     ranks = torch.full_like(whole, math.inf)
     if trimmed:
-        order = cheapest(canvas, whole, weights, step, r, setup.dues, each, 4)
+        order = rdoq_order(objective, whole, weights, step, r, setup.rate_weights, each, 4)
         ranks[torch.from_numpy(order).to(device)] = torch.linspace(0, 1, len(order), device=device)
     found, when = ({key: part.cpu().numpy() for key, part in pyramid.split(some).items()} for some in (y, ranks))
     return found, when

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.field.__main__ import VARIANTS, measure, prior, table
 from prancimg.decoding import decoder
-from prancimg.fit import fit_field
+from prancimg.fit import setup
 from prancimg.format.layout import CAUSAL, KINDS, PARENT
 from prancimg.network.prior import load_prior
 from prancimg.network.siren import to_floats
@@ -27,11 +27,11 @@ def test_a_variant_is_measured_on_its_decoded_file(scene, name):
 
 
 def test_another_prior_is_one_for_encoder_and_decoder_and_only_for_a_while():
-    shipped = load_prior(fit_field.PRIOR)
+    shipped = load_prior(setup.PRIOR)
     with prior(VARIANTS["orphaned"].start):
-        siren, theta0 = fit_field.load_prior(fit_field.PRIOR)
-        assert decoder.load_prior(fit_field.PRIOR)[1] is theta0
-    assert fit_field.load_prior(fit_field.PRIOR) is decoder.load_prior(fit_field.PRIOR) is shipped
+        siren, theta0 = setup.load_prior(setup.PRIOR)
+        assert decoder.load_prior(setup.PRIOR)[1] is theta0
+    assert setup.load_prior(setup.PRIOR) is decoder.load_prior(setup.PRIOR) is shipped
     first = len(CAUSAL)
     for kind in KINDS:
         a, kept = (to_floats(siren, theta)[f"{kind}.a"] for theta in (theta0, shipped[1]))

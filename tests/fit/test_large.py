@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from prancimg import PrancImgError
 from prancimg.decoding.decoder import Model, decode_array
-from prancimg.fit import field_encoder, fit_field, large
+from prancimg.fit import field_encoder, large
 from prancimg.fit.field_encoder import FieldSearch, file_of
-from prancimg.fit.large import BACK, CORE, WindowCanvas, fit_large, windows
+from prancimg.fit.fit_field import fit_field
+from prancimg.fit.large import BACK, CORE, WindowRateDistortion, fit_large, windows
+from prancimg.fit.setup import Setup, relative_rate
 from prancimg.network import context
 from prancimg.network.field import step_value
 from prancimg.network.siren import FRACTION, render_field, to_floats
@@ -49,7 +51,7 @@ def scene() -> np.ndarray:
 
 def test_a_window_sees_exactly_what_the_decided_coefficients_show(scene):
     """What lies beyond a window counts in it, all around: only the last filter's outermost ring is an approximation."""
-    header = fit_field.Setup().header(scene, 1e-3)
+    header = Setup().header(scene, 1e-3)
     model, rng = Model.of(header), np.random.default_rng(1)
     field = large._Field(header.pyramid)
     for key, q in field.q.items():
@@ -60,27 +62,27 @@ def test_a_window_sees_exactly_what_the_decided_coefficients_show(scene):
     pyramid = field.window(box)
     known = torch.cat([torch.from_numpy(field.q[g.key][field.part(g.key, box)].ravel()) for g in pyramid.grids]).float()
     pixels = torch.zeros(3, 128, 128)
-    canvas = WindowCanvas(pixels, pyramid, known, torch.zeros_like(known, dtype=torch.bool))
+    objective = WindowRateDistortion(pixels, pyramid, known, torch.zeros_like(known, dtype=torch.bool))
     weights = to_floats(model.siren, model.theta0)
     tensors = {name: torch.from_numpy(weight) for name, weight in weights.items()}
-    step, r = step_value(header.step), fit_field.relative_rate(header.rate)
-    shown = canvas.paint(known, tensors, step, r)
+    step, r = step_value(header.step), relative_rate(header.rate)
+    shown = objective.render(known, tensors, step, r)
     assert (shown[:, 1:-1, 1:-1] * 255 - torch.from_numpy(whole[65:191, 129:255]).permute(2, 0, 1)).abs().max() > 4
     beyond = large.window(header.pyramid, field.q, weights, step, box)
-    canvas.beyond = torch.from_numpy(np.array(beyond)) - canvas.field(known, tensors, step)
-    shown = canvas.paint(known, tensors, step, r).clamp(0, 1).permute(1, 2, 0).numpy() * 255
+    objective.beyond = torch.from_numpy(np.array(beyond)) - objective.field(known, tensors, step)
+    shown = objective.render(known, tensors, step, r).clamp(0, 1).permute(1, 2, 0).numpy() * 255
     assert np.abs(shown[1:-1, 1:-1] - whole[65:191, 129:255]).max() < 1
 
 
 @pytest.mark.usefixtures("small_windows")
 def test_a_picture_in_windows_is_as_good_as_one_fitted_at_once(scene):
     scene, found = scene[:128, :192], {}
-    for fit in (fit_field.fit_field, fit_large):
-        fitted = fit(scene, seed=0, iterations=10, device=CPU, price=2e-3)
+    for fit in (fit_field, fit_large):
+        fitted = fit(scene, seed=0, iterations=10, device=CPU, lmbda=2e-3)
         data = file_of(fitted, 0.0)
         error = np.square(decode_array(data).astype(float) - scene).mean(2) / 255**2
         found[fit] = error, error.mean() + 2e-3 * 8 * len(data) / error.size
-    assert found[fit_large][1] < 1.05 * found[fit_field.fit_field][1]
+    assert found[fit_large][1] < 1.05 * found[fit_field][1]
     near = np.zeros(scene.shape[:2], bool)
     near[61:67] = near[:, 61:67] = near[:, 125:131] = True
     ratios = [error[near].mean() / error[~near].mean() for error, _ in found.values()]
@@ -99,12 +101,12 @@ def test_bits_are_counted_as_they_are_committed(scene, monkeypatch):
 
 
 @pytest.mark.usefixtures("small_windows")
-@pytest.mark.parametrize("fit", [fit_field.fit_field, fit_large])
+@pytest.mark.parametrize("fit", [fit_field, fit_large])
 def test_a_loss_that_is_no_number_ends_the_fit(scene, fit):
     scene = scene[:128, :192].astype(np.float32)
     scene[100, 150] = np.nan
     with pytest.raises(PrancImgError, match="diverged"):
-        fit(scene, seed=0, iterations=4, device=CPU, price=2e-3)
+        fit(scene, seed=0, iterations=4, device=CPU, lmbda=2e-3)
 
 
 @pytest.mark.usefixtures("small_windows")
@@ -114,8 +116,8 @@ def test_only_large_pictures_go_this_way(scene, monkeypatch):
         "prancimg.fit.field_encoder.fit_large", lambda *a, **k: taken.append("large") or fit_large(*a, **k)
     )
     monkeypatch.setattr(field_encoder, "LARGE", scene[..., 0].size - 1)
-    data = FieldSearch(scene, 1, 0, CPU, None).size(1500)
+    data = FieldSearch(scene, 1, 0, CPU, None).at_size(1500)
     assert taken == ["large"] and 0.97 * 1500 <= len(data) <= 1500
     monkeypatch.setattr(field_encoder, "LARGE", scene[..., 0].size)
-    FieldSearch(scene[:64, :64], 1, 0, CPU, None).price(2e-3)
+    FieldSearch(scene[:64, :64], 1, 0, CPU, None).at_lmbda(2e-3)
     assert taken == ["large"]

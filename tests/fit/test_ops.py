@@ -1,15 +1,14 @@
-"""The fused passes against plain autograd: values and every gradient."""
-
-import threading
-from concurrent.futures import ThreadPoolExecutor
+"""The operations of a fit against plain autograd: values and every gradient."""
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import pad
 
-from prancimg.fit import fused
-from prancimg.fit.fit_field import Canvas, visibility
+from prancimg.fit.loss import RateDistortion, visibility
+from prancimg.fit.ops.rate import active_contexts
+from prancimg.fit.ops.resampling import lift, upsample
+from prancimg.fit.ops.rounding import soft_round, squash
 from prancimg.format.layout import CAUSAL, KINDS, LUMA, PARENT, Pyramid
 from prancimg.network import context, field
 from prancimg.network.field import features
@@ -74,9 +73,9 @@ def problem():
     weights = {name: w + 0.03 * torch.randn_like(w) for name, w in weights.items()}
     for kind in KINDS:
         weights[f"{kind}.c"] *= 0.1  # within the tables: at their ends the gradient is not autograd's, on purpose
-    canvas = Canvas(torch.rand(3, 45, 70, dtype=torch.float64), pyramid)
+    objective = RateDistortion(torch.rand(3, 45, 70, dtype=torch.float64), pyramid)
     y = 0.7 * torch.randn(sum(grid.count for grid in pyramid.grids), dtype=torch.float64)
-    return siren, canvas, y, weights
+    return siren, objective, y, weights
 
 
 def gradients(loss, y, weights):
@@ -101,19 +100,19 @@ def leaves(y, weights):
 
 
 def test_the_picture_and_its_gradient_equal_the_renderers(problem):
-    siren, canvas, y, weights = problem
+    siren, objective, y, weights = problem
     y, weights = leaves(y, weights)
-    fast = canvas.error(y, weights, 0.05, -0.25)
-    plain_field = features(canvas.pyramid, canvas.pyramid.split(y), weights, 0.05)
-    plain = (paint(siren, weights, plain_field, 112) - canvas.pixels).square().mean()
+    fast = objective.distortion(y, weights, 0.05, -0.25)
+    plain_field = features(objective.pyramid, objective.pyramid.split(y), weights, 0.05)
+    plain = (paint(siren, weights, plain_field, 112) - objective.pixels).square().mean()
     agree(fast, plain, y, weights)
 
 
 def test_the_bits_and_their_gradient_equal_plain_autograd(problem):
-    _, canvas, y, weights = problem
+    _, objective, y, weights = problem
     y, weights = leaves(y, weights)
-    fast = canvas.bits(y, fused.squash(y), weights, 0.3)
-    agree(fast, plain_bits(canvas.pyramid, canvas.pyramid.split(y), weights, 0.3), y, weights)
+    fast = objective.bits(y, squash(y), weights, 0.3)
+    agree(fast, plain_bits(objective.pyramid, objective.pyramid.split(y), weights, 0.3), y, weights)
 
 
 def test_soft_rounding_equals_its_formula():
@@ -124,7 +123,7 @@ def test_soft_rounding_equals_its_formula():
         middle = x.detach().floor() + 0.5
         return middle + torch.tanh((x - middle) / t) / (2 * np.tanh(0.5 / t))
 
-    fast, plain = fused.soft_round(y, noise, t), r(r(y) + noise)
+    fast, plain = soft_round(y, noise, t), r(r(y) + noise)
     torch.testing.assert_close(fast, plain)
     (a,), (b,) = torch.autograd.grad(fast.square().sum(), y), torch.autograd.grad(plain.square().sum(), y)
     torch.testing.assert_close(a, b)
@@ -135,22 +134,22 @@ SHAPES = ((45, 70, 0, 1), (17, 5, 0, 0), (1, 1, 0, 0), (33, 150, 1, 2), (8, 30, 
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_busy_contexts_are_those_that_read_a_coefficient(shape):
+def test_active_contexts_are_those_that_read_a_coefficient(shape):
     pyramid = Pyramid(*shape)
     y = 0.3 * torch.randn(sum(grid.count for grid in pyramid.grids))
-    found = fused.busy(pyramid, y)
-    assert torch.equal(found, fused.busy(pyramid, y.double()))
+    found = active_contexts(pyramid, y)
+    assert torch.equal(found, active_contexts(pyramid, y.double()))
     nets = {kind: context.Network(kind, load_prior(2)[1], 20, 128) for kind in KINDS}
     done = {}
     for grid in pyramid.grids:
         q = pyramid.split(y.round())[grid.key].to(torch.int32).numpy()
         tables = np.stack(context.distributions(grid, q, done, nets[KINDS[grid.component > 0]]))
-        quiet = tables[:, ~pyramid.split(found)[grid.key].numpy().ravel()]
-        assert (quiet == quiet[:, :1]).all()  # one distribution for all of them
+        inactive = tables[:, ~pyramid.split(found)[grid.key].numpy().ravel()]
+        assert (inactive == inactive[:, :1]).all()  # one distribution for all of them
         done[grid.key] = context.squash(q)
 
 
-@pytest.mark.parametrize("spread", [0.7, 0.25], ids=["all", "busy"])
+@pytest.mark.parametrize("spread", [0.7, 0.25], ids=["all", "active"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_compiled_step_equals_plain_torch(shape, spread):
     """Single precision on a CPU is compiled, double is plain torch: both terms of the loss and every gradient."""
@@ -160,15 +159,15 @@ def test_the_compiled_step_equals_plain_torch(shape, spread):
     start = {name: torch.from_numpy(w) for name, w in to_floats(siren, theta).items()}
     start = {name: w + 0.03 * torch.randn_like(w) for name, w in start.items()}
     pixels, y = torch.rand(3, *shape[:2]), spread * torch.randn(sum(grid.count for grid in pyramid.grids))
-    noise, busy = 0.2 * torch.randn_like(y), None if spread > 0.5 else fused.busy(pyramid, y)
+    noise, active = 0.2 * torch.randn_like(y), None if spread > 0.5 else active_contexts(pyramid, y)
 
     def step(dtype):
         y_, weights = leaves(y.to(dtype, copy=True), {name: w.to(dtype, copy=True) for name, w in start.items()})
-        canvas = Canvas(pixels.to(dtype), pyramid, 0.5)
-        q = fused.soft_round(y_, noise.to(dtype), 0.3)
+        objective = RateDistortion(pixels.to(dtype), pyramid, 0.5)
+        q = soft_round(y_, noise.to(dtype), 0.3)
         terms = (
-            canvas.error(q, weights, 0.05, -0.25),
-            canvas.bits(q, fused.squash(q), weights, 0.3, (1.4, 1.0), busy),
+            objective.distortion(q, weights, 0.05, -0.25),
+            objective.bits(q, squash(q), weights, 0.3, (1.4, 1.0), active),
         )
         return *terms, *(gradients(term, y_, weights) for term in terms)
 
@@ -190,7 +189,7 @@ def test_bits_of_integers_are_near_the_coders():
     q = np.rint(rng.laplace(0, spread)).astype(np.int32)
     weights = {name: torch.from_numpy(w) for name, w in to_floats(siren, theta).items()}
     floats, squashed = torch.from_numpy(q).float(), torch.from_numpy(context.squash(q)).float() / 64
-    soft = Canvas(torch.zeros(3, 64, 90), pyramid).bits(floats, squashed, weights, 0.5)
+    soft = RateDistortion(torch.zeros(3, 64, 90), pyramid).bits(floats, squashed, weights, 0.5)
     exact = context.cost(pyramid, pyramid.split(q), context.networks(theta, 20, 160))
     assert float(soft) == pytest.approx(exact, rel=0.02)
 
@@ -198,25 +197,25 @@ def test_bits_of_integers_are_near_the_coders():
 def test_errors_count_where_they_are_seen():
     pixels = torch.full((3, 40, 80), 0.5)
     pixels[:, :, 40:] += 0.1 * torch.tensor([-1.0, 1.0]).repeat(20)
-    dues = visibility(pixels, 0.3)
-    assert dues.shape == (40, 80) and torch.equal(visibility(pixels, 0.0), torch.ones(40, 80))
-    found = dues[20, 10].item(), dues[20, 70].item()
+    counts = visibility(pixels, 0.3)
+    assert counts.shape == (40, 80) and torch.equal(visibility(pixels, 0.0), torch.ones(40, 80))
+    found = counts[20, 10].item(), counts[20, 70].item()
     assert found == pytest.approx((0.3**-0.3, 1.3**-0.3), rel=1e-3)
     for sides in ((1, 1), (2, 5), (40, 1)):
         assert visibility(torch.rand(3, *sides), 0.3).shape == sides
 
 
 def test_what_a_bit_counts_for_by_level(problem):
-    _, canvas, y, weights = problem
-    each = [float(canvas.bits(y, y, weights, 0.3, [0.0] * level + [1.0] + [0.0])) for level in range(4)]
+    _, objective, y, weights = problem
+    each = [float(objective.bits(y, y, weights, 0.3, [0.0] * level + [1.0] + [0.0])) for level in range(4)]
     assert all(bits > 0 for bits in each)
-    due = float(canvas.bits(y, y, weights, 0.3, (2.0, 1.0, 0.5, 0.25, 0.0)))
-    assert due == pytest.approx(2 * each[0] + each[1] + each[2] / 2 + each[3] / 4)
+    weighted = float(objective.bits(y, y, weights, 0.3, (2.0, 1.0, 0.5, 0.25, 0.0)))
+    assert weighted == pytest.approx(2 * each[0] + each[1] + each[2] / 2 + each[3] / 4)
 
 
 def test_upsampling_is_the_renderers():
     x, taps = torch.randn(2, 5, 9), torch.tensor([-0.04, 0.26, 0.88, -0.1])
-    torch.testing.assert_close(fused.upsample(x, taps, 9, 18), field.upsample(x, taps, 9, 18))
+    torch.testing.assert_close(upsample(x, taps, 9, 18), field.upsample(x, taps, 9, 18))
 
 
 @pytest.mark.parametrize("height, width, grids", [(9, 18, 1), (10, 17, 3), (9, 17, 0)])
@@ -224,46 +223,4 @@ def test_a_lift_is_the_renderers(height, width, grids):
     x, taps = torch.randn(4, 5, 9), torch.tensor([-0.04, 0.26, 0.88, -0.1])
     q, gain = [torch.randn(height, width) for _ in range(grids)], torch.randn(grids, 4)
     expected = field.lift(x, taps, q, gain, height, width)
-    torch.testing.assert_close(fused.lift(x, taps, q, gain, height, width), expected)
-
-
-def test_torch_gets_its_threads_back_from_fits_that_overlap():
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        inside, go_on = threading.Event(), threading.Event()
-
-        def other() -> None:
-            with fused.one_torch_thread():
-                inside.set()
-                go_on.wait()
-
-        thread = threading.Thread(target=other)
-        with fused.one_torch_thread():
-            thread.start()
-            inside.wait()
-            assert torch.get_num_threads() == 1
-        go_on.set()
-        thread.join()
-        assert torch.get_num_threads() == 3
-        with ThreadPoolExecutor(1) as pool:  # what starts later
-            assert pool.submit(torch.get_num_threads).result() == 3
-    finally:
-        torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize(("alone", "together", "chosen"), [(2.0, 1.2, 2), (2.0, 7.0, 1)])
-def test_as_many_threads_as_are_faster(monkeypatch, alone, together, chosen):
-    """Of two threads, both are used while they are the faster way, and it is tried again whether they are."""
-    threads, clock = [2], [0.0]
-    monkeypatch.setattr(fused.numba, "get_num_threads", lambda: threads[-1])
-    monkeypatch.setattr(fused.numba, "set_num_threads", threads.append)
-    monkeypatch.setattr(fused.time, "perf_counter", lambda: clock[0])
-    team, used = fused.Team(), []
-    for number in range(2 * fused.TRIED):
-        with team.step(number):
-            used.append(threads[-1])
-            clock[0] += alone if threads[-1] == 1 else together
-    trial = fused.TRIED
-    assert used[1:3] == used[trial + 1 : trial + 3] == [2, 1]
-    assert set(used[3 : trial + 1] + used[trial + 3 :]) == {chosen}
+    torch.testing.assert_close(lift(x, taps, q, gain, height, width), expected)

@@ -1,0 +1,378 @@
+"""The rate term of a grid, forward and backward at once: context planes, context network, Laplace probabilities.
+
+A tile of a row goes through all layers and back while it is in cache.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from prancimg.fit.kernels.arithmetic import (
+    HALF,
+    LN2,
+    LOG2E,
+    ONE,
+    QUARTER,
+    ROWS,
+    THREE_QUARTERS,
+    TILE,
+    TINY,
+    ZERO,
+    add,
+    add_outer,
+    add_product,
+    add_row_sums,
+    clear,
+    compiled,
+    copy,
+    exp2,
+    f32,
+    fill_rows,
+    log,
+    parallel,
+)
+
+
+@compiled
+def _laplace(
+    q: np.ndarray, out: np.ndarray, g_q: np.ndarray, low: np.float32, high: np.float32, unit: np.float32, n: int
+) -> float:
+    """:func:`prancimg.fit.ops.rate.laplace` for a tile: the sum of ln P.
+
+    The gradients of that sum times ``unit`` go to g_q and, by mean and scale, in place to out (2, n).
+    """
+    total = ZERO
+    for t in range(n):
+        raw = out[1, t]
+        inverse = exp2(-min(max(raw, low), high))
+        d = q[t] - out[0, t]
+        size = abs(d)
+        inside = size - HALF
+        e = exp2(-inverse * LOG2E)
+        e0 = exp2(-abs(inside) * inverse * LOG2E)
+        e1 = e / e0  # exp(-(size + 1/2) * inverse), where that is read
+        far = inside > ZERO
+        p = max(HALF * (ONE - e) if far else ONE - HALF * (e0 + e1), TINY)
+        total += log(p) - (inside * inverse if far else ZERO)
+        by_q = -inverse if far else -HALF * inverse * (e0 - e1) / p
+        by_scale = HALF * (e if far else (size + HALF) * e1 - inside * e0) / p - (inside if far else ZERO)
+        by_scale *= -inverse * LN2
+        blocked = (raw < low and by_scale < ZERO) or (raw > high and by_scale > ZERO)
+        by_q = unit * (by_q if d > ZERO else (-by_q if d < ZERO else ZERO))
+        g_q[t], out[0, t], out[1, t] = by_q, -by_q, ZERO if blocked else unit * by_scale
+    return float(total)
+
+
+@compiled
+def _replicate_edges(plane: np.ndarray) -> None:
+    """Repeat the edge of what lies two rows and columns inside a plane."""
+    height, width = plane.shape
+    for y in range(2, height - 2):
+        plane[y, 0] = plane[y, 1] = plane[y, 2]
+        plane[y, width - 2] = plane[y, width - 1] = plane[y, width - 3]
+    for y in range(2):
+        copy(plane[y], plane[2], width)
+        copy(plane[height - 1 - y], plane[height - 3], width)
+
+
+@compiled
+def _replicate_edges_back(plane: np.ndarray) -> None:
+    """What was read beyond the edge belongs to the edge."""
+    height, width = plane.shape
+    for y in range(2):
+        add(plane[2], plane[y], width)
+        add(plane[height - 3], plane[height - 1 - y], width)
+    for y in range(2, height - 2):
+        plane[y, 2] += plane[y, 0] + plane[y, 1]
+        plane[y, width - 3] += plane[y, width - 2] + plane[y, width - 1]
+
+
+@compiled
+def _upsample_row(near: np.ndarray, straight: np.ndarray, x: np.ndarray, y: int, width: int) -> None:
+    """Row y of a grid x raised twofold, samples repeated and along straight lines."""
+    h, w = x.shape
+    mine, other = x[y // 2], x[min(y // 2 + 1, h - 1) if y % 2 else max(y // 2 - 1, 0)]
+    before = QUARTER * other[0] + THREE_QUARTERS * mine[0]
+    here = before
+    for i in range(w):
+        after = QUARTER * other[min(i + 1, w - 1)] + THREE_QUARTERS * mine[min(i + 1, w - 1)]
+        near[2 * i] = mine[i]
+        straight[2 * i] = QUARTER * before + THREE_QUARTERS * here
+        if 2 * i + 1 < width:
+            near[2 * i + 1] = mine[i]
+            straight[2 * i + 1] = THREE_QUARTERS * here + QUARTER * after
+        before, here = here, after
+
+
+@parallel
+def context_planes(u: np.ndarray, parent: np.ndarray, others: tuple[np.ndarray, np.ndarray], number: int) -> np.ndarray:
+    """The ``number`` planes (h + 4, w + 4) that the context of a grid u (h, w) is read from, two rows wider all around.
+
+    The grid itself, zero outside; its parent raised twofold, once by repetition and once along straight lines; and
+    others of its size, all with the edge repeated. Those that are empty become zero.
+    """
+    height, width = u.shape
+    planes = np.empty((number, height + 4, width + 4), f32)
+    for y in prange(height + 4):
+        for x in range(width + 4):
+            planes[0, y, x] = ZERO
+        if 2 <= y < height + 2:
+            copy(planes[0, y, 2:], u[y - 2], width)
+            if parent.size:
+                _upsample_row(planes[1, y, 2:], planes[2, y, 2:], parent, y - 2, width)
+            for i in range(number - 3):
+                if others[i].size:
+                    copy(planes[3 + i, y, 2:], others[i][y - 2], width)
+    for i in range(1, number):
+        if parent.size if i < 3 else others[i - 3].size:
+            _replicate_edges(planes[i])
+        else:
+            planes[i] = ZERO
+    return planes
+
+
+@parallel
+def context_planes_back(
+    planes: np.ndarray, u: np.ndarray, parent: np.ndarray, others: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Add gradients by what :func:`context_planes` returns, which are lost, to those by what it takes."""
+    height, width = u.shape
+    for i in range(1, len(planes)):
+        _replicate_edges_back(planes[i])
+    for y in prange(height):
+        add(u[y], planes[0, y + 2, 2:], width)
+        for i in range(len(planes) - 3):
+            if others[i].size:
+                add(others[i][y], planes[3 + i, y + 2, 2:], width)
+    h, w = parent.shape
+    for i in prange(h):
+        # One more column on either side, repeated: column x of the grid is x + 1 here.
+        row, near = np.zeros(2 * w + 2, f32), np.zeros(2 * w, f32)
+        for y in range(max(0, 2 * i - 1), min(height, 2 * i + 3)):
+            inside = y // 2 == i
+            end = (y == 0 and i == 0) or (y == 2 * h - 1 and i == h - 1)
+            weight = ONE if end else (THREE_QUARTERS if inside else QUARTER)
+            for x in range(width):
+                row[1 + x] += weight * planes[2, y + 2, 2 + x]
+            if inside:
+                add(near, planes[1, y + 2, 2:], width)
+        row[0], row[2 * w + 1] = row[1], row[2 * w]
+        for x in range(w):
+            own = near[2 * x] + near[2 * x + 1] + THREE_QUARTERS * (row[2 * x + 1] + row[2 * x + 2])
+            parent[i, x] += own + QUARTER * (row[2 * x] + row[2 * x + 3])
+
+
+@parallel
+def active_positions(planes: np.ndarray, taps: np.ndarray) -> np.ndarray:
+    """Where anything but zero is read from ``planes`` (p, h + 4, w + 4) at ``taps``: (h, w) bool."""
+    height, width = planes.shape[1] - 4, planes.shape[2] - 4
+    found = np.zeros((height, width), np.bool_)
+    for y in prange(height):
+        for f in range(len(taps)):
+            p, dy, dx = taps[f]
+            for x in range(width):
+                found[y, x] |= planes[p, y + dy, x + dx] != ZERO
+    return found
+
+
+@compiled
+def _forward(net: tuple[np.ndarray, ...], x: np.ndarray, work: tuple[np.ndarray, ...], n: int) -> None:
+    """A context network on a tile x (inputs, n): two layers, the sum of both, the output.
+
+    :func:`grid_log_probability` says what a network is.
+    """
+    a, bias, b, b0, c, c0 = net
+    h1, r, h2, out = work
+    fill_rows(h1, bias, n)
+    add_product(h1, a, x, n)
+    for i in range(len(h1)):
+        for t in range(n):
+            h1[i, t] = max(h1[i, t], ZERO)
+    fill_rows(r, b0, n)
+    add_product(r, b, h1, n)
+    fill_rows(out, c0, n)
+    for i in range(len(r)):
+        for t in range(n):
+            r[i, t] = max(r[i, t], ZERO)
+            h2[i, t] = h1[i, t] + r[i, t]
+            out[0, t] += c[0, i] * h2[i, t]
+            out[1, t] += c[1, i] * h2[i, t]
+
+
+@compiled
+def _backward(
+    net: tuple[np.ndarray, ...],
+    b_t: np.ndarray,
+    x: np.ndarray,
+    work: tuple[np.ndarray, ...],
+    g_net: tuple[np.ndarray, ...],
+    g_work: tuple[np.ndarray, ...],
+    n: int,
+) -> None:
+    """Gradients by the output, now in ``work``, to those by the network, added, and by the first layer, in g_work."""
+    c = net[4]
+    h1, r, h2, out = work
+    g_a, g_bias, g_b, g_b0, g_c, g_c0 = g_net
+    g_h, g_r = g_work
+    add_outer(g_c, out, h2, n)
+    add_row_sums(g_c0, out, n)
+    for i in range(len(h1)):
+        for t in range(n):
+            g_h[i, t] = c[0, i] * out[0, t] + c[1, i] * out[1, t]
+            g_r[i, t] = g_h[i, t] if r[i, t] > ZERO else ZERO
+    add_outer(g_b, g_r, h1, n)
+    add_row_sums(g_b0, g_r, n)
+    add_product(g_h, b_t, g_r, n)
+    for i in range(len(h1)):
+        for t in range(n):
+            g_h[i, t] = g_h[i, t] if h1[i, t] > ZERO else ZERO
+    add_outer(g_a, g_h, x, n)
+    add_row_sums(g_bias, g_h, n)
+
+
+@compiled
+def _buffers(hidden: int, n: int) -> tuple[np.ndarray, ...]:
+    """What :func:`_forward` works in."""
+    h1, r, h2 = np.empty((hidden, n), f32), np.empty((hidden, n), f32), np.empty((hidden, n), f32)
+    return h1, r, h2, np.empty((2, n), f32)
+
+
+@compiled
+def _positions(active: np.ndarray, wanted: bool, top: int, bottom: int, places: np.ndarray, spots: np.ndarray) -> int:
+    """Where in some rows ``active`` is as ``wanted``: the number, and indices into a grid and into a plane of it."""
+    width, count = active.shape[1], 0
+    for y in range(top, bottom):
+        for x in range(width):
+            if active[y, x] == wanted:
+                places[count], spots[count] = y * width + x, y * (width + 4) + x
+                count += 1
+    return count
+
+
+@compiled
+def _take(out: np.ndarray, x: np.ndarray, first: int, places: np.ndarray, n: int) -> None:
+    for t in range(n):
+        out[t] = x[first + places[t]]
+
+
+@compiled
+def _scatter(out: np.ndarray, first: int, places: np.ndarray, x: np.ndarray, n: int) -> None:
+    for t in range(n):
+        out[first + places[t]] = x[t]
+
+
+@compiled
+def _scatter_add(out: np.ndarray, first: int, places: np.ndarray, x: np.ndarray, n: int) -> None:
+    for t in range(n):
+        out[first + places[t]] += x[t]
+
+
+@parallel
+def grid_log_probability(
+    back: bool,
+    free: bool,
+    unit: float,
+    bounds: np.ndarray,
+    taps: np.ndarray,
+    active: np.ndarray,
+    q: np.ndarray,
+    planes: np.ndarray,
+    net: tuple[np.ndarray, ...],
+    g_q: np.ndarray,
+    g_planes: np.ndarray,
+    g_net: tuple[np.ndarray, ...],
+) -> float:
+    """Σ ln P of a grid q (h, w); its gradients times ``unit`` are written to g_q and, if ``back``, added to g_net.
+
+    ``planes`` (p, h + 4, w + 4) are read at ``taps`` (inputs, 3): plane, row and column, 0 to 4; if ``free``, the
+    gradient by them is added to g_planes. Where a position is not ``active`` (h, w), zeros are read instead, all at
+    once, and the gradient is that at zeros. ``bounds`` hold the scale. The network is a (hidden, inputs), bias
+    (hidden), b, b0, c, c0, where the sides of a and b are multiples of 4.
+    """
+    height, width = q.shape
+    hidden, inputs = net[0].shape
+    blocks = (height + ROWS - 1) // ROWS
+    sums, inactive = np.zeros(blocks), np.zeros((blocks, 2), f32)
+    g_a, g_bias = np.zeros((blocks, hidden, inputs), f32), np.zeros((blocks, hidden), f32)
+    g_b, g_b0 = np.zeros((blocks, hidden, hidden), f32), np.zeros((blocks, hidden), f32)
+    g_c, g_c0 = np.zeros((blocks, 2, hidden), f32), np.zeros((blocks, 2), f32)
+    a_t, b_t = net[0].T.copy(), net[2].T.copy()
+    low, high = bounds[0], bounds[1]
+    scale = f32(unit)
+    # At zeros: the output, and its derivatives by what is read.
+    zeros, slopes, at_zero = np.zeros((inputs, 4), f32), np.zeros((inputs, 4), f32), _buffers(hidden, 4)
+    _forward(net, zeros, at_zero, 2)
+    output_at_zero = at_zero[3][:, 0].copy()
+    for i in range(2):
+        for j in range(2):
+            at_zero[3][i, j] = ONE if i == j else ZERO
+    unused = (g_a[0].copy(), g_bias[0].copy(), g_b[0].copy(), g_b0[0].copy(), g_c[0].copy(), g_c0[0].copy())
+    g_zero = np.zeros((hidden, 4), f32), np.zeros((hidden, 4), f32)
+    _backward(net, b_t, zeros, at_zero, unused, g_zero, 2)
+    add_product(slopes, a_t, g_zero[0], 2)
+    flat_q, flat_g_q, flat, flat_g = q.reshape(-1), g_q.reshape(-1), planes.reshape(-1), g_planes.reshape(-1)
+    read = (taps[:, 0] * (height + 4) + taps[:, 1]) * (width + 4) + taps[:, 2]
+    for parity in range(2):
+        for half in prange((blocks + 1 - parity) // 2):
+            block = 2 * half + parity
+            top, bottom = block * ROWS, min(height, (block + 1) * ROWS)
+            places, spots = np.empty(ROWS * width, np.int64), np.empty(ROWS * width, np.int64)
+            own, g_own = np.empty(TILE, f32), np.empty(TILE, f32)
+            work, g_work = _buffers(hidden, TILE), (np.empty((hidden, TILE), f32), np.empty((hidden, TILE), f32))
+            out = work[3]
+            # Inactive positions: one output, one slope.
+            by_out = np.zeros((2, ROWS * width), f32)
+            count = _positions(active, False, top, bottom, places, spots)
+            for start in range(0, count, TILE):
+                n, here = min(TILE, count - start), places[start:]
+                _take(own, flat_q, 0, here, n)
+                fill_rows(out, output_at_zero, n)
+                sums[block] += _laplace(own, out, g_own, low, high, scale, n)
+                _scatter(flat_g_q, 0, here, g_own, n)
+                if back:
+                    add_row_sums(inactive[block], out, n)
+                    for i in range(2):
+                        _scatter(by_out[i], -top * width, here, out[i], n)
+            if back and free and count:
+                for y in range(top, bottom):
+                    by_mean, by_scale = by_out[0, (y - top) * width :], by_out[1, (y - top) * width :]
+                    for f in range(len(taps)):
+                        row, mean, deviation = flat_g[read[f] + y * (width + 4) :], slopes[f, 0], slopes[f, 1]
+                        for t in range(width):
+                            row[t] += mean * by_mean[t] + deviation * by_scale[t]
+            # Active ones: all of it.
+            x, g_x = np.zeros((inputs, TILE), f32), np.empty((inputs, TILE), f32)
+            g_block = g_a[block], g_bias[block], g_b[block], g_b0[block], g_c[block], g_c0[block]
+            count = _positions(active, True, top, bottom, places, spots)
+            for start in range(0, count, TILE):
+                n, here, there = min(TILE, count - start), places[start:], spots[start:]
+                _take(own, flat_q, 0, here, n)
+                for f in range(len(taps)):
+                    _take(x[f], flat, read[f], there, n)
+                _forward(net, x, work, n)
+                sums[block] += _laplace(own, out, g_own, low, high, scale, n)
+                _scatter(flat_g_q, 0, here, g_own, n)
+                if back:
+                    _backward(net, b_t, x, work, g_block, g_work, n)
+                if back and free:
+                    clear(g_x, n)
+                    add_product(g_x, a_t, g_work[0], n)
+                    for f in range(len(taps)):
+                        _scatter_add(flat_g, read[f], there, g_x[f], n)
+    # No reductions of Numba's: their order depends on the number of threads.
+    _forward(net, zeros, at_zero, 1)
+    total, out = 0.0, at_zero[3]
+    out[0, 0] = out[1, 0] = ZERO
+    for block in range(blocks):
+        total += sums[block]
+        out[0, 0] += inactive[block, 0]
+        out[1, 0] += inactive[block, 1]
+        g_net[0][:] += g_a[block]
+        g_net[1][:] += g_bias[block]
+        g_net[2][:] += g_b[block]
+        g_net[3][:] += g_b0[block]
+        g_net[4][:] += g_c[block]
+        g_net[5][:] += g_c0[block]
+    _backward(net, b_t, zeros, at_zero, g_net, g_zero, 1)
+    return total

@@ -1,0 +1,213 @@
+"""Rate control: which λ leads to a number of bits, how it follows them during a fit, and how a fit lands on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from prancimg.decoding.decoder import Model
+from prancimg.fit.loss import RateDistortion, initial_grids, to_planes
+from prancimg.fit.networks import Networks
+from prancimg.fit.ops.rate import active_contexts
+from prancimg.fit.ops.rounding import squash
+from prancimg.fit.optimise import FieldFit, fit_at_lmbda
+from prancimg.fit.rdoq import Fitted
+from prancimg.fit.setup import LMBDAS, OPTIMISATION, RATE_CONTROL, Setup, finest_levels, relative_rate, steps_at
+from prancimg.format.bitstream import Header
+from prancimg.format.layout import MAX_LEVELS
+
+_TILE = 128
+"""Side of the tiles of a contact sheet, in pixels."""
+
+
+def falling_root(
+    excess: Callable[[float], float], start: float, slope: float, bounds: tuple[float, float], below: float, rounds: int
+) -> float:
+    """A point where a falling function lies between -below and 0; else the best one found where it is negative.
+
+    If it never is, the upper bound. ``slope`` is about its derivative.
+    """
+    (low, high), x = bounds, start
+    before: tuple[float, float] | None = None
+    found = False
+    for _ in range(rounds):
+        value = excess(x)
+        if -below <= value <= 0:
+            return x
+        if before and before[0] != x:
+            secant = (value - before[1]) / (x - before[0])
+            slope = min(max(secant, 4 * slope), slope / 4)
+        before = x, value
+        low, high = (x, high) if value > 0 else (low, x)
+        found = found or value <= 0
+        x -= (value + below / 2) / slope
+        if not low < x < high:
+            x = (low + high) / 2 if found else high
+    return high
+
+
+class SteeredFit(FieldFit):
+    """A fit whose λ follows the number of bits asked for."""
+
+    def __init__(
+        self, image: np.ndarray, header: Header, lmbda: float, bits: float, setup: Setup, device: torch.device
+    ) -> None:
+        """``bits``: what all coefficients are to take."""
+        super().__init__(image, header, lmbda, setup, device)
+        self.target_bits = bits
+
+    def excess(self, exact: bool = False) -> float:
+        """The logarithm of the bits, were all rounded now, relative to those asked for, by the loss or exactly."""
+        if exact:
+            bits = self.result().bits(0)
+        else:
+            with torch.no_grad():
+                weights, own_bits = self.networks.weights(True)
+                q, r = self.y.detach().round(), relative_rate(self.header.rate)
+                active = active_contexts(self.header.pyramid, q)
+                bits = float(self.objective.bits(q, squash(q), weights, r, active=active) + own_bits)
+                bits *= RATE_CONTROL.coded_surplus
+        return math.log(max(bits, 1e-9) / self.target_bits)
+
+    def change_lmbda(self, excess: float, strength: float, most: float) -> None:
+        """Follow an excess of bits (a logarithm), of which at most ``most`` counts."""
+        lmbda = self.lmbda * math.exp(strength * min(max(excess, -most), most))
+        self.lmbda = min(max(lmbda, LMBDAS[0]), LMBDAS[1])
+
+    def missed(self, off: float) -> bool:
+        """Whether an excess of bits is more than rounding otherwise should make good, and another λ can help."""
+        return not RATE_CONTROL.tolerance[0] < off < RATE_CONTROL.tolerance[1] and not self._at_bound(off)
+
+    def _at_bound(self, off: float) -> bool:
+        return self.lmbda <= LMBDAS[0] * 1.01 if off < 0 else self.lmbda >= LMBDAS[1] * 0.99
+
+    def land(self, off: float, groups: int) -> None:
+        """Round the grids for good; where λ is at its bound, so that an excess ``off`` of bits is made good."""
+        if not self._at_bound(off):
+            self.round_grids()
+            return
+        now = self.with_rdoq_order(groups) if off > 0 else self.result()
+        coarser, landed = now.requantised(_landing_shift(now, math.log(self.target_bits), 0.005))
+        self.header = replace(self.header, step=coarser.step)
+        self.round_grids(torch.from_numpy(landed).to(self.y))
+
+
+def fit_at_bits(
+    image: np.ndarray,
+    header: Header,
+    lmbda: float,
+    bits: float,
+    setup: Setup,
+    iterations: int,
+    device: torch.device,
+    marks: Mapping[float, tuple[float, float]],
+    progress: Callable[[float], None] | None = None,
+) -> Fitted:
+    """A fit of so many steps whose λ is steered so that all coefficients take ``bits``.
+
+    ``marks``: see :class:`~prancimg.fit.setup.RateControl`. A fit that is off before its grids are rounded for good
+    goes back a quarter of its steps, once.
+    """
+    fit = SteeredFit(image, header, lmbda, bits, setup, device)
+    groups = min(max(iterations // 16, 1), 12)
+    moments = {round(share * iterations): how for share, how in marks.items()}
+    i, seen, may_go_back = 0, 0.0, True
+    while i < iterations:
+        if i >= OPTIMISATION.grids_rounded_from * iterations and fit.fixed is None:
+            off = fit.excess(exact=True)
+            if may_go_back and fit.missed(off):
+                fit.change_lmbda(off, 1.0, 0.3)
+                may_go_back, i = False, round((OPTIMISATION.grids_rounded_from - 0.25) * iterations)
+                continue
+            fit.land(off, groups)
+        fit.step(i / iterations)
+        if i in moments and fit.fixed is None:
+            ratio, strength = moments[i]
+            fit.change_lmbda(fit.excess() - math.log(ratio), strength, 0.5)
+        i += 1
+        if progress and i / iterations > seen:
+            progress(seen := i / iterations)
+    return fit.with_rdoq_order(groups)
+
+
+def _landing_shift(fitted: Fitted, log_bits: float, below: float) -> float:
+    """The shift that makes a fit take so many bits."""
+    bounds = (fitted.finest, fitted.coarsest)
+    return falling_root(lambda shift: math.log(max(fitted.bits(shift), 1e-9)) - log_bits, 0.0, -0.5, bounds, below, 8)
+
+
+class StartRate:
+    """How many bits the analytic start of a fit takes, as a function of λ."""
+
+    def __init__(self, image: np.ndarray, setup: Setup, device: torch.device) -> None:
+        self.image, self.setup = image, setup
+        self.pixels = to_planes(image, device)
+        plan = setup.header(image, 1e-3)
+        self.prior = Networks(Model.of(plan), plan.tensors, device).theta0
+
+    def bits(self, lmbda: float, levels: tuple[int, int]) -> float:
+        """At λ, with these finest levels of luma and chroma."""
+        header = self.setup.header(self.image, lmbda, levels)
+        objective = RateDistortion(self.pixels, header.pyramid)
+        with torch.no_grad():
+            q = initial_grids(objective, self.prior, header).round()
+            r = relative_rate(header.rate)
+            return max(float(objective.bits(q, squash(q), self.prior, r)), 1e-9)
+
+
+def initial_lmbda(
+    image: np.ndarray, bits: float, setup: Setup, iterations: int, device: torch.device
+) -> tuple[tuple[int, int], float]:
+    """Finest levels, and λ at which a fit of a picture takes about so many bits.
+
+    The bits of the analytic start tell it; a short fit of tiles from all over the picture, whether the start
+    misleads, as it does for drawings and noise.
+    """
+    whole, tiles = StartRate(image, setup, device), contact_sheet(image)
+    part, count = StartRate(tiles, setup, device), whole.pixels[0].numel()
+    levels = setup.levels or finest_levels(bits / count)
+    if setup.levels is None and bits < RATE_CONTROL.sparse_bpp * count:
+        while whole.bits(LMBDAS[1], levels) > bits and levels[0] < MAX_LEVELS - 1:  # not even the greatest λ will do
+            levels = levels[0] + 1, min(max(levels[0] + 2, levels[1]), MAX_LEVELS - 1)
+    target_bits = RATE_CONTROL.start_surplus[min(levels[0], 1)] * bits
+
+    def excess(x: float) -> float:
+        return math.log(part.bits(math.exp(x), levels) / (target_bits * tiles.size / image.size))
+
+    (low, high), slope = map(math.log, LMBDAS), -0.8
+    x = falling_root(excess, math.log(2e-3), slope, (low, high), 0.08, 6)
+    x -= math.log(whole.bits(math.exp(x), levels) / target_bits) / slope
+    x = min(max(x, low), high)
+    steps = steps_at(min(max(iterations // 6, 10), 28), levels[0])
+    for _ in range(RATE_CONTROL.probes if iterations >= RATE_CONTROL.long_fit else 0):
+        lmbda = math.exp(x)
+        probe = fit_at_lmbda(tiles, setup.header(tiles, lmbda, levels), lmbda, setup, steps, device).bits(0)
+        expected = max(probe, 1.0) / part.bits(lmbda, levels) * whole.bits(lmbda, levels)
+        off = math.log(expected / (RATE_CONTROL.probe_surplus * bits))
+        if abs(off) < RATE_CONTROL.probe_tolerance:
+            break
+        x = min(max(x - off / slope, low), high)
+    return levels, math.exp(x)
+
+
+def contact_sheet(image: np.ndarray) -> np.ndarray:
+    """Eight or sixteen tiles of a picture at random, in two rows; of a picture of less than 24, itself."""
+    count = (image.shape[0] // _TILE) * (image.shape[1] // _TILE)
+    if count < 24:
+        return image
+    tiles = random_tiles(image, _TILE, 8 if count < 64 else 16).reshape(2, -1, _TILE, _TILE, 3)
+    sheet: np.ndarray = tiles.swapaxes(1, 2).reshape(2 * _TILE, -1, 3)
+    return sheet
+
+
+def random_tiles(image: np.ndarray, side: int, number: int) -> np.ndarray:
+    """So many tiles of a picture, (number, side, side, 3), or all it has; the same ones every time."""
+    rows, columns = image.shape[0] // side, image.shape[1] // side
+    tiles = image[: rows * side, : columns * side].reshape(rows, side, columns, side, 3).swapaxes(1, 2)
+    places = np.random.default_rng(0).permutation(rows * columns)[:number]
+    chosen: np.ndarray = tiles[places // columns, places % columns]
+    return chosen

@@ -1,0 +1,178 @@
+"""What is fitted and how: the setup of a fit, the constants of all fits, and what pays at which rate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from prancimg.format.bitstream import FROZEN, PRANC, WHOLE, Adapted, Header, coded_by
+from prancimg.format.layout import NEUTRAL_RATE, STEP_CODES, Kind
+from prancimg.network.prior import load_prior
+
+PRIOR = 2
+"""The prior that the field starts from."""
+LMBDAS = (4e-6, 0.24)
+"""The least and the greatest λ: squared error, on samples from 0 to 1, that a bit a pixel may cost."""
+RATE_INDICES = 75, 192
+"""The least and the greatest rate index that the prior was trained at."""
+NEGLIGIBLE_ERROR = 1.5e-5
+"""Mean squared error (48 dB) below which more bits are not worth having."""
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How the coefficients move. All values were chosen on held-out photographs; docs/field.md has the measurements."""
+
+    grid_learning_rate: float = 0.25
+    """Of the grids, in units of the quantiser's step. 0.08 and softer settings of Adam were 6 % worse at 100 steps."""
+    network_learning_rate: float = 1.2e-2
+    """Of the networks' weights."""
+    temperature: tuple[float, float] = (0.6, 0.52)
+    """Of the soft rounding: at the start, and how much it falls. A start at 0.35 was worse at 100 steps."""
+    noise: tuple[float, float] = (0.22, 0.07)
+    """Standard deviation of the noise within the soft rounding: at the start, and how much it falls."""
+    shrinkage: float = 0.3
+    """What the start's coefficients are moved towards zero by: a fit adds bits more easily than it sheds them."""
+    step_offset: int = 30
+    """Step codes above the rate index: a field that has no time to grow starts with a coarser step."""
+    grids_rounded_from: float = 0.86
+    """The share of the steps after which the grids are rounded and only the networks still move."""
+    networks_rounded_from: float = 0.7
+    """The share of the steps after which the networks' coefficients are rounded, with a straight-through gradient."""
+    refresh_active_every: int = 8
+    """Steps after which it is looked up again which contexts are active."""
+    masking_window: int = 33
+    """Side, in pixels, of the window in which the variance of luma is taken."""
+    masking_floor: float = 3e-3
+    """Variance of luma below which all is the same to the eye. 0.00045 gave 2.2 % of MS-SSIM for 5.2 % of PSNR."""
+    masking_unit: float = 1e-2
+    """Variance of luma, with the floor, where an error counts for one."""
+
+
+@dataclass(frozen=True)
+class RateControl:
+    """How λ follows a number of bits asked for. docs/field.md has the measurements."""
+
+    start_surplus: tuple[float, float] = (1.4, 1.1)
+    """Bits of the analytic start relative to those of a fit at the same λ, with luma at level 0 and without."""
+    probes: int = 3
+    """Short fits of tiles that correct the first guess of λ, at most."""
+    probe_surplus: float = 1.2
+    """Bits of a short fit relative to those of a whole one."""
+    probe_tolerance: float = 0.6
+    """The logarithm of the ratio of bits from which the first guess is corrected."""
+    long_fit: int = 30
+    """Steps from which probes are not too dear, and from which λ may change often."""
+    marks: dict[float, tuple[float, float]] = field(
+        default_factory=lambda: {
+            0.3: (1.43, 0.5),
+            0.4: (1.27, 0.7),
+            0.5: (1.14, 1.0),
+            0.6: (1.06, 1.3),
+            0.68: (1.02, 1.6),
+            0.74: (1.005, 2.0),
+            0.78: (1.003, 2.0),
+            0.82: (1.0, 2.0),
+            0.845: (1.0, 2.0),
+        }
+    )
+    """At these shares of the steps: bits, were all rounded, relative to the end's, and how strongly λ follows them."""
+    marks_of_short_fits: tuple[float, ...] = (0.5, 0.74)
+    """The only ones of a fit with fewer steps than ``long_fit``."""
+    coded_surplus: float = 1.0075
+    """Bits that are coded relative to those of the loss, whose means and scales are not rounded: 1.002 to 1.014."""
+    tolerance: tuple[float, float] = (-0.025, 0.03)
+    """The logarithm of the bits relative to those asked for between which a fit need not go back.
+
+    Giving up a percent costs nothing, filling one gains nothing.
+    """
+    fill: float = 0.3
+    """How far the rounding threshold may sink before a finer step takes over."""
+    least_saving: float = 0.5
+    """Bits to be saved for which a coefficient is worth giving up."""
+    pranc_from: float = 25_000
+    """Bits of a file from which pseudo-random coefficients of the networks pay."""
+    whole_from: float = 90_000
+    """Bits of a file from which all weights of the networks pay, after ``whole_steps``."""
+    whole_steps: tuple[int, int] = (80, 1350)
+    """The steps that ``whole_from`` is for, and the most for which it falls."""
+    whole_exponent: float = -0.35
+    """The power of the steps that ``whole_from`` follows: the more steps, the more the weights learn."""
+    sparse_bpp: float = 0.1
+    """Bits a pixel below which even the greatest λ may not do, at the usual finest levels."""
+
+
+OPTIMISATION, RATE_CONTROL = Optimisation(), RateControl()
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is fitted: the encoder's own choice, or one of its controls."""
+
+    prior: int = PRIOR
+    adapted: Adapted | None = None
+    """How the networks adapt; None: what pays for a file of its size."""
+    levels: tuple[int, int] | None = None
+    """Finest levels of luma and chroma; None: chosen for picture and λ."""
+    rate_weights: tuple[float, float, float, float] = (1.4, 1.0, 0.85, 0.7)
+    """What a bit counts for at levels 0, 1, 2, and at 3 and above: MS-SSIM hardly sees the finest octave."""
+    masking: float = 0.2
+    """How much less an error counts where the picture is busy: :func:`prancimg.fit.loss.visibility`'s exponent."""
+    analytic: bool = True
+    """Start from the picture's pyramid instead of nothing."""
+
+    def header(
+        self,
+        image: np.ndarray,
+        lmbda: float,
+        levels: tuple[int, int] = (0, 1),
+        adapted: Adapted = FROZEN,
+        seed: int = 0,
+    ) -> Header:
+        """The plan of a fit of a picture (H, W, 3) at λ: its grids, its steps and how its networks adapt."""
+        siren = load_prior(self.prior)[0]
+        rate = round(NEUTRAL_RATE + 16 * math.log2(lmbda / 1e-3))
+        return Header(
+            width=image.shape[1],
+            height=image.shape[0],
+            prior=self.prior,
+            hidden=siren.hidden,
+            layers=siren.layers,
+            seed=seed,
+            kind=Kind.SIGN,
+            tensors=coded_by(adapted, siren),
+            channels=siren.channels,
+            luma_from=levels[0],
+            chroma_from=levels[1],
+            rate=min(max(rate, RATE_INDICES[0]), RATE_INDICES[1]),
+            step=min(max(rate + OPTIMISATION.step_offset, 0), STEP_CODES - 1),
+        )
+
+
+TUNES = {"ssim": Setup(), "psnr": Setup(rate_weights=(1.0, 1.0, 1.0, 1.0), masking=0.0)}
+"""By what a fit is tuned for: structural similarity, or mean squared error alone."""
+
+
+def relative_rate(rate: int) -> float:
+    """What the networks are told of a rate index."""
+    return (rate - NEUTRAL_RATE) / 64
+
+
+def finest_levels(bpp: float) -> tuple[int, int]:
+    """Finest levels of luma and chroma that pay at a rate, measured on photographs at equal time."""
+    luma = 0 if bpp > 0.17 else 1 if bpp > 0.02 else 2
+    return luma, 1 if bpp > 1.2 else max(2, luma + 1)
+
+
+def steps_at(iterations: int, luma_from: int) -> int:
+    """The steps of a fit from a finest level on: without the finest grids a step costs less."""
+    return round(iterations * (1.0, 1.5, 2.0)[min(luma_from, 2)])
+
+
+def adapted_to(bits: float, iterations: int) -> Adapted:
+    """The coefficients of the networks that pay in a file of so many bits, measured on photographs."""
+    at, most = RATE_CONTROL.whole_steps
+    whole_from = RATE_CONTROL.whole_from * (min(iterations, most) / at) ** RATE_CONTROL.whole_exponent
+    return FROZEN if bits < RATE_CONTROL.pranc_from else PRANC if bits < whole_from else WHOLE
