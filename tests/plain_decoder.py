@@ -63,8 +63,17 @@ def segments_of(data):
 
 # Header and network
 
+DESIGNS = {}
+"""By prior: the units of its wide context networks, and the number of learned directions by part."""
+NEAR = 24, {}
 
-def shapes_of(hidden, layers, channels):
+
+def part_of(name):
+    return name.partition(".")[0] if "." in name else "paint"
+
+
+def shapes_of(hidden, layers, channels, prior):
+    units, learned = DESIGNS.get(prior, NEAR)
     shapes = []
     for layer in range(layers + 1):
         fan_in = (channels or 2) if layer == 0 else hidden
@@ -73,17 +82,17 @@ def shapes_of(hidden, layers, channels):
     if channels:
         shapes += [("gain", (7, 3, channels)), ("scale", (7, 3)), ("taps", (4,)), ("slope", (hidden,))]
         shapes.append(("residual", (3, 27)))
-        for kind, components, inputs in (("luma", 1, 16), ("chroma", 2, 22)):
+        for kind, components, near, wide in (("luma", 1, 16, 39), ("chroma", 2, 22, 52)):
             shapes += [
-                (f"{kind}.a", (24, inputs)),
-                (f"{kind}.bias", (components, 7, 24)),
-                (f"{kind}.slope", (7, 24)),
-                (f"{kind}.b", (24, 24)),
-                (f"{kind}.b0", (24,)),
-                (f"{kind}.c", (2, 24)),
+                (f"{kind}.a", (units, wide if prior in DESIGNS else near)),
+                (f"{kind}.bias", (components, 7, units)),
+                (f"{kind}.slope", (7, units)),
+                (f"{kind}.b", (units, units)),
+                (f"{kind}.b0", (units,)),
+                (f"{kind}.c", (2, units)),
                 (f"{kind}.c0", (2,)),
             ]
-    return shapes
+    return shapes + [(f"learned.{part}", (number,)) for part, number in learned.items()]
 
 
 def planned(plan, name, size):
@@ -130,7 +139,8 @@ def header_of(payload):
             if not h["prior"]:
                 raise Bad("a field needs a prior")
     h["tensors"] = []
-    for name, shape in shapes_of(h["hidden"], h["layers"], h["channels"]):
+    shapes = shapes_of(h["hidden"], h["layers"], h["channels"], h["prior"])
+    for name, shape in shapes:
         entries = math.prod(shape)
         if brief:
             most, step = planned(plan, name, entries)
@@ -143,9 +153,15 @@ def header_of(payload):
     if at != len(payload):
         raise Bad("trailing bytes")
     entries = sum(k * size for _, size, k, *_ in h["tensors"] if k < size and h["kind"] in (1, 2))
-    work = sum(size for _, size, *_ in h["tensors"]) + 256 * h["hidden"] * h["layers"]
-    waves = sum(width + 2 * height - 2 for _, _, height, width in grids_of(h)[0]) if h["channels"] else 0
-    if entries > 1 << 28 or h["width"] * h["height"] * work > 1 << 41 or waves > 1 << 20:
+    work = sum(size for name, size, *_ in h["tensors"] if part_of(name) == "paint") + 256 * h["hidden"] * h["layers"]
+    grids = grids_of(h)[0] if h["channels"] else []
+    waves = sum(width + 2 * height - 2 for _, _, height, width in grids)
+    matrices = {
+        kind: sum(math.prod(s) for n, s in shapes if n in (f"{kind}.a", f"{kind}.b", f"{kind}.c"))
+        for kind in ("luma", "chroma")
+    }
+    context = sum(height * width * matrices["chroma" if c else "luma"] for c, _, height, width in grids)
+    if entries > 1 << 28 or h["width"] * h["height"] * work > 1 << 41 or context > 1 << 42 or waves > 1 << 20:
         raise Bad("too much work")
     return h
 
@@ -224,22 +240,37 @@ def theta0_from_seed(h):
     return tensors
 
 
-def theta0_from_prior(h):
-    path = PRIORS / f"siren-{h['prior']}.bin"
+def read_prior(number):
+    path = PRIORS / f"siren-{number}.bin"
     if not path.exists():
         raise Bad("no such prior")
-    data = path.read_bytes()
+    return path.read_bytes()
+
+
+def theta0_from_prior(h):
+    data = read_prior(h["prior"])
     if (int.from_bytes(data[:2], "little"), data[2], data[3]) != (h["hidden"], h["layers"], h["channels"]):
         raise Bad("another network")
-    count = len(h["tensors"])
-    at, tensors = 4 + count, []
-    for t, (_, size, *_) in enumerate(h["tensors"]):
+    own = [(name, size) for name, size, *_ in h["tensors"] if part_of(name) != "learned"]
+    at, tensors = 4 + len(own), []
+    for t, (_, size) in enumerate(own):
         shift = data[4 + t]
         tensors.append(
             [int.from_bytes(data[at + 2 * i : at + 2 * i + 2], "little", signed=True) << shift for i in range(size)]
         )
         at += 2 * size
-    return tensors
+    directions = {}
+    for part, number in DESIGNS.get(h["prior"], NEAR)[1].items():
+        tensors.append([0] * number)
+        for name, size in own:
+            if part_of(name) == part:
+                shifts, at = data[at : at + number], at + number
+                directions[name] = []
+                for shift in shifts:
+                    entries = [v - 256 if v > 127 else v for v in data[at : at + size]]
+                    directions[name].append((entries, shift))
+                    at += size
+    return tensors, directions
 
 
 # Range coder
@@ -347,19 +378,34 @@ def grids_of(h):
     return grids, levels
 
 
+SUMS = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
+SIZES = [0, 16, 31, 56, 92, 134, 178, 222, 266, 311, 355, 399]
 KNOTS = [(0, 0), (1, 56), (2, 92), (4, 134), (8, 178), (16, 222), (32, 266), (64, 311), (128, 355), (256, 399)]
 
 
-def squash(v):
-    if v < 0:
-        return -squash(-v)
-    for (v0, s0), (v1, s1) in itertools.pairwise(KNOTS):
+def straight(v, knots):
+    for (v0, s0), (v1, s1) in itertools.pairwise(knots):
         if v < v1:
             return s0 + (s1 - s0) * (v - v0) // (v1 - v0)
     return 399
 
 
+def squash(v):
+    return -straight(-v, KNOTS) if v < 0 else straight(v, KNOTS)
+
+
+def magnitude(values):
+    """Of coefficients, their sizes summed."""
+    return straight(sum(min(abs(v), 256) for v in values), list(zip(SUMS, SIZES, strict=True)))
+
+
 CAUSAL = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (-2, 0), (0, -2), (-2, -1), (-2, 1), (-1, -2), (-2, 2)]
+FAR = [(-2, -2), (-3, 0), (0, -3), (-3, -1), (-3, 1), (-1, -3), (-3, 2), (-2, 3), (-3, -2), (-3, 3)]
+TRAPEZOID = [(0, -1), (0, -2), (0, -3), (0, -4)]
+for dy, first, last in ((-1, -4, 1), (-2, -4, 3), (-3, -4, 4), (-4, -4, 4)):
+    TRAPEZOID += [(dy, dx) for dx in range(first, last + 1)]
+PLUS = [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)]
+CORNERS = [(1, 1), (1, -1), (-1, 1), (-1, -1)]
 
 
 def cut(v, low, high):
@@ -379,59 +425,109 @@ def twofold(parent, y, x):
     return total // 16
 
 
+def raised(parent, height, width):
+    return [[twofold(parent, y, x) for x in range(width)] for y in range(height)]
+
+
+def squashed_grid(q, key):
+    return [[squash(v) for v in row] for row in q[key]] if key in q else None
+
+
+def box_sizes(grid):
+    """The magnitude of the 5 x 5 coefficients around every place."""
+    height, width = len(grid), len(grid[0])
+    return [
+        [magnitude(v for row in grid[max(0, y - 2) : y + 3] for v in row[max(0, x - 2) : x + 3]) for x in range(width)]
+        for y in range(height)
+    ]
+
+
+class Context:
+    """The features of a grid's positions."""
+
+    def __init__(self, q, component, level, height, width, wide):
+        self.component, self.wide, self.size = component, wide, (height, width)
+        half = (height + 1) // 2, (width + 1) // 2
+        parent = q.get((component, level + 1))
+        self.parent = squashed_grid(q, (component, level + 1))
+        self.raised = self.up(self.parent)
+        self.luma, self.first = squashed_grid(q, (0, level)), squashed_grid(q, (1, level))
+        if wide:
+            grandparent = squashed_grid(q, (component, level + 2))
+            self.grandparent = self.up(grandparent and raised(grandparent, *half))
+            self.sizes = self.up(parent and box_sizes(parent))
+            others = (3 - component,) if component else (1, 2)
+            self.others = [self.up(squashed_grid(q, (other, level + 1))) for other in others]
+
+    def up(self, grid):
+        return grid and raised(grid, *self.size)
+
+    def at(self, here, known, y, x):
+        """``here`` holds the grid as far as it is known, ``known`` what it is squashed to."""
+        width = self.size[1]
+
+        def before(grid, dy, dx):
+            return grid[y + dy][x + dx] if y + dy >= 0 and 0 <= x + dx < width else 0
+
+        def taps(grid, offsets, far=1):
+            return [edge(grid, y + far * dy, x + far * dx) if grid else 0 for dy, dx in offsets]
+
+        more = CORNERS if self.wide else []
+        u = [before(known, dy, dx) for dy, dx in CAUSAL + (FAR if self.wide else [])]
+        u.append(self.parent[y // 2][x // 2] if self.parent else 0)
+        u += taps(self.raised, PLUS + more, 2)
+        if self.wide:
+            u += taps(self.grandparent, PLUS, 3)
+            u.append(magnitude(before(here, dy, dx) for dy, dx in TRAPEZOID))
+            u += taps(self.sizes, PLUS[:1])
+            u += [abs(taps(other, PLUS[:1])[0]) for other in self.others]
+        if self.component:
+            u += taps(self.luma, PLUS + more)
+            u += taps(self.first if self.component == 2 else None, PLUS if self.wide else PLUS[:1])
+        return u
+
+
 class ContextNetwork:
     def __init__(self, theta, kind, rate):
         def tensor(name):
             return [cut(v >> 8, -32767, 32767) for v in theta[f"{kind}.{name}"]]
 
-        self.inputs = 22 if kind == "chroma" else 16
+        self.units = len(theta[f"{kind}.b0"])
+        self.inputs = len(theta[f"{kind}.a"]) // self.units
         self.a, self.bias, self.slope, self.b, self.b0 = map(tensor, ("a", "bias", "slope", "b", "b0"))
         self.c, self.c0 = tensor("c"), tensor("c0")
         self.rate = rate
 
     def __call__(self, u, component, level):
         """Mean in eighths and table."""
-        n, first = self.inputs, []
-        for j in range(24):
+        n, units, first = self.inputs, self.units, []
+        for j in range(units):
             total = sum(a * v for a, v in zip(self.a[j * n : j * n + n], u, strict=True))
-            total += 64 * self.bias[(max(component - 1, 0) * 7 + level) * 24 + j]
-            total += self.slope[level * 24 + j] * (self.rate - 128)
+            total += 64 * self.bias[(max(component - 1, 0) * 7 + level) * units + j]
+            total += self.slope[level * units + j] * (self.rate - 128)
             first.append(cut(total >> 10, 0, 32767))
         h = []
-        for j in range(24):
-            total = sum(b * v for b, v in zip(self.b[j * 24 : j * 24 + 24], first, strict=True)) + 256 * self.b0[j]
+        for j in range(units):
+            total = sum(b * v for b, v in zip(self.b[j * units : (j + 1) * units], first, strict=True))
+            total += 256 * self.b0[j]
             h.append(first[j] + cut(total >> 12, 0, 32767))
-        m, i = (sum(c * v for c, v in zip(self.c[o : o + 24], h, strict=True)) for o in (0, 24))
+        m, i = (sum(c * v for c, v in zip(self.c[o : o + units], h, strict=True)) for o in (0, units))
         m = cut((m + 256 * self.c0[0] + (1 << 16)) >> 17, -8192, 8192)
         i = cut(((i + 256 * self.c0[1] + (1 << 17)) >> 18) + 16, 0, 39)
         return m, i
 
 
-def decode_grids(decoder, grids, nets, q, squashed):
+def decode_grids(decoder, grids, nets, q):
     for component, level, height, width in grids:
         here = [[0] * width for _ in range(height)]
         known = [[0] * width for _ in range(height)]  # squashed
-        parent, luma = squashed.get((component, level + 1)), squashed.get((0, level))
-        first_chroma = squashed.get((1, level)) if component == 2 else None
         net = nets[component > 0]
+        context = Context(q, component, level, height, width, net.inputs > 22)
         for t in range(width + 2 * height - 2):
             wave = [(y, t - 2 * y) for y in range(height) if 0 <= t - 2 * y < width]
             escaped = []
             for y, x in wave:
-                u = []
-                for dy, dx in CAUSAL:
-                    inside = y + dy >= 0 and 0 <= x + dx < width
-                    u.append(known[y + dy][x + dx] if inside else 0)
-                if parent is None:
-                    u += [0] * 6
-                else:
-                    u.append(parent[y // 2][x // 2])
-                    for dy, dx in ((0, 0), (0, 2), (0, -2), (2, 0), (-2, 0)):
-                        u.append(twofold(parent, cut(y + dy, 0, height - 1), cut(x + dx, 0, width - 1)))
-                if component:
-                    for dy, dx in ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)):
-                        u.append(0 if luma is None else edge(luma, y + dy, x + dx))
-                    u.append(first_chroma[y][x] if component == 2 else 0)
+                u = context.at(here, known, y, x)
                 m, i = net(u, component, level)
                 whole = (m + 4) >> 3
                 symbol = decoder.symbol(table(i, m - 8 * whole + 4))
@@ -442,7 +538,7 @@ def decode_grids(decoder, grids, nets, q, squashed):
                 here[y][x] = decoder.escape()
             for y, x in wave:
                 known[y][x] = squash(here[y][x])
-        q[component, level], squashed[component, level] = here, known
+        q[component, level] = here
 
 
 def up(line, taps, size):
@@ -535,7 +631,7 @@ def decode(data, picture=True):
     """A file to {"coefficients", "parameters", "field": lists of lists of integers, "picture": rows of pixels}."""
     segments = segments_of(data)
     h = header_of(segments[1])
-    tensors = theta0_from_prior(h) if h["prior"] else theta0_from_seed(h)
+    tensors, directions = theta0_from_prior(h) if h["prior"] else (theta0_from_seed(h), {})
     decoder = RangeDecoder(segments[2])
     alpha = [coefficients(decoder, k, scale) for _, _, k, _, scale in h["tensors"]]
     theta = {}
@@ -543,7 +639,10 @@ def decode(data, picture=True):
         s = (8 + step % 8) << (step // 8)
         offsets = times_basis(0 if k == size else h["kind"], t, size, a, h["seed"]) if k else [0] * size
         theta[name] = [v + s * o for v, o in zip(start, offsets, strict=True)]
-    q, squashed, grids, levels = {}, {}, [], 0
+    for name, columns in directions.items():
+        for beta, (entries, shift) in zip(theta[f"learned.{part_of(name)}"], columns, strict=True):
+            theta[name] = [v + (entry * beta >> shift) for v, entry in zip(theta[name], entries, strict=True)]
+    q, grids, levels = {}, [], 0
     if h["channels"]:
         nets = [ContextNetwork(theta, kind, h["rate"]) for kind in ("luma", "chroma")]
         grids, levels = grids_of(h)
@@ -551,7 +650,7 @@ def decode(data, picture=True):
         for level in reversed(range(levels)):
             if 16 + level in segments:
                 part = [grid for grid in grids if level <= grid[1] < above]
-                decode_grids(RangeDecoder(segments[16 + level]), part, nets, q, squashed)
+                decode_grids(RangeDecoder(segments[16 + level]), part, nets, q)
                 above = level
         if len(q) < len(grids):
             raise Bad("a field segment is missing")

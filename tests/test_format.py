@@ -7,13 +7,18 @@ from pathlib import Path
 import numpy as np
 import plain_decoder
 import pytest
+import wide_prior
 from golden.integers import digests, integers
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import prancimg
 from prancimg import PrancImgError
+from prancimg.format.bitstream import FROZEN, PRANC
+from prancimg.format.layout import Kind
 from tools.fuzz import mutate
+from tools.make_golden import field
 
 FILES = {path.stem: path for path in sorted((Path(__file__).parent / "golden").glob("*.prc"))}
 PAINTED = ["siren-seeded", "siren-pixel", "field-row", "field-tall", "field-pixel"]
@@ -41,6 +46,18 @@ def scrambler(choose: random.Random):
         return bytes(changed)
 
     return scramble
+
+
+@pytest.mark.parametrize(("adapted", "kind"), [(PRANC, Kind.SIGN), (FROZEN, Kind.SIGN), (PRANC, Kind.HADAMARD)])
+def test_a_wide_context_and_learned_directions(monkeypatch, adapted, kind):
+    with wide_prior.installed() as number:
+        monkeypatch.setattr(plain_decoder, "read_prior", lambda _: wide_prior.packed())
+        monkeypatch.setitem(plain_decoder.DESIGNS, number, (wide_prior.DESIGN.units, dict(wide_prior.DESIGN.learned)))
+        learned = {f"learned.{part}": (96, None) for part, _ in wide_prior.DESIGN.learned}
+        data = field(30, 21, (0, 1), {**adapted, **learned}, kind, prior=number)
+        found = plain_decoder.decode(data)
+        assert plain_decoder.digests(found) == digests(data)
+        assert np.abs(np.array(found["picture"]) - prancimg.decode(data)).max() <= 1
 
 
 @given(st.sampled_from(SMALL), st.integers(0, 2**32))

@@ -80,11 +80,12 @@ def field(
     kind: Kind = Kind.SIGN,
     spread: float = 1.0,
     seed: int = 7,
+    prior: int = 2,
 ) -> bytes:
     """A field of random integers, wider the coarser, the networks moved a little; nothing is fitted."""
     random = np.random.default_rng(seed)
     picture = np.zeros((height, width, 3), np.uint8)
-    header = replace(Setup().header(picture, 2e-3, levels, adapted, seed), kind=kind)
+    header = replace(Setup(prior=prior).header(picture, 2e-3, levels, adapted, seed), kind=kind)
     q = {
         grid.key: np.rint(random.laplace(0, spread * (0.2 + grid.level), (grid.height, grid.width))).astype(np.int32)
         for grid in header.pyramid.grids

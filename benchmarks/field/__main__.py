@@ -115,7 +115,7 @@ def prior(start: Callable[[Weights], Weights] | None) -> Iterator[None]:
     if start is None:
         yield
         return
-    siren, theta0 = load_prior(setup.PRIOR)
+    siren, theta0, _ = load_prior(setup.PRIOR)
     changed = unpack_prior(pack_prior(siren, start(to_floats(siren, theta0))))
     with contextlib.ExitStack() as stack:
         for module in (setup, decoder):

@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 
 from prancimg.format.bitstream import Header
-from prancimg.format.layout import KINDS, context_shapes
+from prancimg.format.layout import KINDS
 
 
 def macs_per_pixel(header: Header) -> float:
@@ -25,7 +25,7 @@ def macs_per_pixel(header: Header) -> float:
     once = 0
     for grid in pyramid.grids:
         kind = KINDS[grid.component > 0]
-        network = sum(math.prod(context_shapes()[f"{kind}.{name}"]) for name in "abc")
+        network = sum(math.prod(shapes[f"{kind}.{name}"]) for name in "abc")
         once += grid.count * (network + header.channels)
     for fine, coarse in pairwise(map(pyramid.size, range(pyramid.levels))):
         once += header.channels * math.prod(shapes["taps"]) * (fine[0] * coarse[1] + fine[0] * fine[1])

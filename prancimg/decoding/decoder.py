@@ -10,12 +10,12 @@ import numpy as np
 from prancimg.errors import PrancImgError
 from prancimg.format import bitstream
 from prancimg.format.bitstream import Coded, Damage, Header, Segment
-from prancimg.format.layout import Kind, Siren, named
+from prancimg.format.layout import LEARNED, Kind, Siren, named, part_of
 from prancimg.format.range_coder import Decoder
 from prancimg.network import context
 from prancimg.network.basis import Block, expand_block
 from prancimg.network.field import Coefficients, step_value
-from prancimg.network.prior import load_prior
+from prancimg.network.prior import Directions, Prior, load_prior
 from prancimg.network.siren import FRACTION, render, render_field, seeded
 
 BYTES_A_PIXEL = 26
@@ -32,28 +32,36 @@ class Model:
     seed: int
     blocks: Sequence[Block]
     """One for each tensor, each starting at 0."""
+    directions: Mapping[str, Directions]
+    """Learned ones, of the tensors that have any."""
 
     @staticmethod
     def of(header: Header) -> Model:
         """The model that a header names."""
         if header.channels and not header.prior:
             raise PrancImgError("a field needs a prior")
-        siren, theta0 = load_prior(header.prior) if header.prior else (header.siren, seeded(header.siren, header.seed))
+        prior = load_prior(header.prior) if header.prior else Prior(header.siren, seeded(header.siren, header.seed), {})
+        siren, theta0, directions = prior
         if siren != header.siren:
             raise PrancImgError(f"prior {header.prior} belongs to another network")
         blocks = [
             Block(0, len(tensor), Kind.IDENTITY if coded.k == len(tensor) else Kind(header.kind))
             for tensor, coded in zip(theta0.values(), header.tensors, strict=True)
         ]
-        return Model(siren, theta0, header.seed, blocks)
+        return Model(siren, theta0, header.seed, blocks, directions)
 
     def parameters(self, alpha: Sequence[np.ndarray], coded: Sequence[Coded]) -> dict[str, np.ndarray]:
-        """θ = θ0 + s · B α, exactly: integer coefficients (k,) of each tensor to flat int64 tensors."""
+        """θ = θ0 + s · B α, exactly: integer coefficients (k,) of each tensor to flat int64 tensors.
+
+        To this, learned directions add their share.
+        """
         theta = dict(self.theta0)
         for i, (name, a, how) in enumerate(zip(theta, alpha, coded, strict=True)):
             if how.k:
                 offsets = expand_block(self.seed, i, self.blocks[i], a.astype(np.float64)).astype(np.int64)
                 theta[name] = theta[name] + bitstream.step_size(how.step) * offsets
+        for name, directions in self.directions.items():
+            theta[name] = theta[name] + directions.along(theta[f"{LEARNED}.{part_of(name)}"])
         return theta
 
 

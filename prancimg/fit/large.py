@@ -34,7 +34,7 @@ from prancimg.format import range_coder
 from prancimg.format.bitstream import Header
 from prancimg.format.layout import KINDS, Pyramid
 from prancimg.network import context
-from prancimg.network.field import Box, step_value, window
+from prancimg.network.field import Box, Coefficients, step_value, window
 from prancimg.network.siren import FRACTION, to_floats
 
 LARGE = 1 << 22
@@ -125,7 +125,7 @@ class _Field:
     ) -> float:
         """Decide what a window found in its core and the next row and column of every level; the bits that takes."""
         pyramid, bits = self.window(place.box), 0.0
-        done: dict[tuple[int, int], np.ndarray] = {}
+        done = Coefficients()
         for grid in pyramid.grids:
             key, part = grid.key, self.part(grid.key, place.box)
             whole = np.rint(found[key]).astype(np.int32)
@@ -136,7 +136,7 @@ class _Field:
             mean, table = context.distributions(grid, whole, done, nets[KINDS[grid.component > 0]])
             flat = new.reshape(-1)
             bits += range_coder.near_cost(whole[new], mean[flat], table[flat])
-            done[key] = context.squash(whole)
+            done[key] = whole
             self.q[key][part][new], self.ranks[key][part][new] = whole[new], ranks[key][new]
             self.rest[key][part][new] = (found[key] - whole)[new].clip(-_MOST, _MOST)
             self.held[key][part][new] = True

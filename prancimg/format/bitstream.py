@@ -15,7 +15,18 @@ from enum import IntEnum
 from itertools import islice
 
 from prancimg.errors import PrancImgError
-from prancimg.format.layout import KINDS, MAX_LEVELS, MAX_RATE, SCALES, STEP_CODES, Kind, Pyramid, Siren
+from prancimg.format.layout import (
+    KINDS,
+    MAX_LEVELS,
+    MAX_RATE,
+    PAINT,
+    SCALES,
+    STEP_CODES,
+    Kind,
+    Pyramid,
+    Siren,
+    part_of,
+)
 
 SIGNATURE = b"\x8bPRC\r\n\x1a\n"
 """Like PNG's: a byte above 127 and line ends of both kinds, so that text-mode transfers are noticed."""
@@ -30,6 +41,8 @@ SINE = 256
 """What a sine of a large number costs, in multiply-accumulates."""
 MAX_WORK = 1 << 41
 """Cap on the multiply-accumulates of a whole render: two to three minutes on one core."""
+MAX_CONTEXT = 1 << 42
+"""Cap on those of the context model."""
 MAX_WAVES = 1 << 20
 """Cap on the wavefronts of a field, which are decoded one after the other: about two minutes."""
 MAX_FILE = 1 << 30
@@ -113,7 +126,7 @@ class Header:
     @property
     def siren(self) -> Siren:
         """The network."""
-        return Siren(self.hidden, self.layers, self.channels)
+        return Siren.of(self.prior, self.hidden, self.layers, self.channels)
 
     @property
     def pyramid(self) -> Pyramid:
@@ -125,13 +138,18 @@ class Header:
         tensors = zip(self.tensors, self.siren.sizes, strict=True)
         made = self.kind in (Kind.SIGN, Kind.POPCOUNT)  # the others take n log n at most
         entries = sum(coded.k * size for coded, size in tensors if made and coded.k < size)
-        waves = sum(grid.width + 2 * grid.height - 2 for grid in self.pyramid.grids) if self.channels else 0
+        grids, shapes = self.pyramid.grids if self.channels else (), self.siren.shapes
+        waves = sum(grid.width + 2 * grid.height - 2 for grid in grids)
+        each = {kind: sum(math.prod(shapes[f"{kind}.{name}"]) for name in "abc") for kind in KINDS} if grids else {}
+        painting = sum(math.prod(shape) for name, shape in shapes.items() if part_of(name) == PAINT)
         if entries > MAX_ENTRIES:
             raise PrancImgError(f"the basis has {entries} entries, more than {MAX_ENTRIES}")
         if waves > MAX_WAVES:
             raise PrancImgError(f"a field of {self.width} x {self.height} takes {waves} steps, more than {MAX_WAVES}")
-        if self.width * self.height * (sum(self.siren.sizes) + SINE * self.hidden * self.layers) > MAX_WORK:
+        if self.width * self.height * (painting + SINE * self.hidden * self.layers) > MAX_WORK:
             raise PrancImgError("the network is too large for so many pixels")
+        if sum(grid.count * each[KINDS[grid.component > 0]] for grid in grids) > MAX_CONTEXT:
+            raise PrancImgError("the context model is too large for so many coefficients")
 
     def lacks(self, segments: Collection[int]) -> str:
         """What the field lacks of a file of some kinds of segments, in words; empty if it is all there."""
@@ -143,10 +161,10 @@ class Header:
     @property
     def plan(self) -> int | None:
         """The number of the first plan that describes the coefficients but for their scales, if one does."""
-        if any(getattr(self, name) != value for name, value in PLANNED.items()):
-            return None
         for number, plan in enumerate(PLANS):
-            planned = zip(self.tensors, coded_by(plan, self.siren), strict=True)
+            if any(getattr(self, name) != value for name, value in plan.scalars.items()):
+                continue
+            planned = zip(self.tensors, plan.tensors, strict=True)
             if all(not coded.k or coded == replace(most, scale=coded.scale) for coded, most in planned):
                 return number
         return None
@@ -156,7 +174,7 @@ class Header:
         plan = self.plan
         if plan is not None:
             numbers = [0, plan, *(getattr(self, name) for name in _BRIEF)]
-            planned = zip(self.tensors, coded_by(PLANS[plan], self.siren), strict=True)
+            planned = zip(self.tensors, PLANS[plan].tensors, strict=True)
             numbers += [coded.scale + 1 if coded.k else 0 for coded, most in planned if most.k]
         else:
             numbers = [getattr(self, name) for name in (*_SCALARS, *(_FIELD_SCALARS if self.channels else ()))]
@@ -176,11 +194,10 @@ class Header:
 
     @staticmethod
     def _planned(number: Numbers) -> Header:
-        plan = number("plan", 0, len(PLANS) - 1)
-        scalars = PLANNED | {name: number(name, *limits) for name, limits in _BRIEF.items()}
-        siren = Siren(PLANNED["hidden"], PLANNED["layers"], PLANNED["channels"])
+        plan = PLANS[number("plan", 0, len(PLANS) - 1)]
+        scalars = plan.scalars | {name: number(name, *limits) for name, limits in _BRIEF.items()}
         coded = []
-        for most in coded_by(PLANS[plan], siren):
+        for most in plan.tensors:
             scale = number("scale", 0, SCALES) if most.k else 0
             coded.append(replace(most, scale=scale - 1) if scale else Coded(0))
         return Header(**scalars, tensors=tuple(coded))
@@ -191,7 +208,8 @@ class Header:
         if scalars["channels"]:
             scalars |= {name: number(name, *limits) for name, limits in _FIELD_SCALARS.items()}
         coded = []
-        for name, shape in Siren(scalars["hidden"], scalars["layers"], scalars["channels"]).shapes.items():
+        siren = Siren.of(*(scalars[name] for name in _NETWORK))
+        for name, shape in siren.shapes.items():
             k = number(f"number of coefficients of {name}", 0, math.prod(shape))
             coded.append(Coded(k, number("step", 0, STEPS - 1), number("scale", 0, SCALES - 1)) if k else Coded(0))
         return Header(**scalars, tensors=tuple(coded))
@@ -237,11 +255,32 @@ def _contexts(a: tuple[int, int | None], b: tuple[int, int | None], bias: tuple[
 FROZEN: Adapted = {}
 PRANC: Adapted = {**_PAINT, **_contexts((72, 48), (72, 48), (88, 24))}
 WHOLE: Adapted = {**_PAINT, **_contexts((96, None), (96, None), (104, None))}
-PLANS = FROZEN, PRANC, WHOLE
-"""Plans of the field's network, numbered from 0. Part of the format: never edited, only added to."""
-PLANNED = {"prior": 2, "hidden": 16, "layers": 1, "channels": 4, "kind": int(Kind.SIGN)}
-"""What a header with a plan does not say."""
-_BRIEF = {name: limits for name, limits in (_SCALARS | _FIELD_SCALARS).items() if name not in PLANNED}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a brief header's coefficients are coded, all but their scales."""
+
+    prior: int
+    adapted: Adapted
+
+    @property
+    def scalars(self) -> dict[str, int]:
+        """What the header does not say."""
+        return {"prior": self.prior} | PLANNED
+
+    @property
+    def tensors(self) -> tuple[Coded, ...]:
+        """Those of the network, the scales left open."""
+        return coded_by(self.adapted, Siren.of(*(self.scalars[name] for name in _NETWORK)))
+
+
+PLANS = tuple(Plan(2, adapted) for adapted in (FROZEN, PRANC, WHOLE))
+"""Plans of the field's networks, numbered from 0. Part of the format: never edited, only added to."""
+PLANNED = {"hidden": 16, "layers": 1, "channels": 4, "kind": int(Kind.SIGN)}
+"""What all of them have in common."""
+_NETWORK = "prior", "hidden", "layers", "channels"
+_BRIEF = {name: limits for name, limits in (_SCALARS | _FIELD_SCALARS).items() if name not in {"prior", *PLANNED}}
 
 
 def coded_by(adapted: Adapted, siren: Siren) -> tuple[Coded, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -28,12 +28,100 @@ KINDS = ("luma", "chroma")
 """The two networks of the context model, see :mod:`prancimg.network.context`."""
 CAUSAL = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (-2, 0), (0, -2), (-2, -1), (-2, 1), (-1, -2), (-2, 2))
 """Offsets (dy, dx) of the causal neighbours; dx + 2 dy < 0 for all."""
-PARENT = ((0, 0), (0, 2), (0, -2), (2, 0), (-2, 0))
+FAR = ((-2, -2), (-3, 0), (0, -3), (-3, -1), (-3, 1), (-1, -3), (-3, 2), (-2, 3), (-3, -2), (-3, 3))
+"""Those that a wide context has as well."""
+TRAPEZOID = ((0, -4, -1), (-1, -4, 1), (-2, -4, 3), (-3, -4, 4), (-4, -4, 4))
+"""The causal surroundings whose magnitudes are summed: dy, and the first and last dx."""
+MIDDLE = ((0, 0),)
+PARENT = (*MIDDLE, (0, 2), (0, -2), (2, 0), (-2, 0))
 """Likewise of the taps in the next coarser grid, raised to the size of this one, and in the grid of luma."""
-LUMA = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
-HIDDEN = 24
-"""Units of a layer of the context networks, and the features they read."""
-INPUTS = {"luma": len(CAUSAL) + 1 + len(PARENT), "chroma": len(CAUSAL) + 1 + len(PARENT) + len(LUMA) + 1}
+LUMA = (*MIDDLE, (0, 1), (0, -1), (1, 0), (-1, 0))
+_CORNERS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
+
+
+class Plane(Enum):
+    """Where a feature of a context is read: in a plane of the grid's size, made of one grid."""
+
+    OWN = "the grid itself, zero outside"
+    OWN_SUM = "magnitude of the sum over the causal surroundings"
+    NEAREST = "the parent, samples repeated"
+    PARENT = "the parent, raised along straight lines"
+    PARENT_SUM = "magnitude of the sum over 5 x 5 coefficients of the parent, raised likewise"
+    GRANDPARENT = "the grid two levels up, raised likewise twice"
+    OTHER = "magnitude of another component at the parent's level: the first chroma for luma, the other one for chroma"
+    OTHER_2 = "the same of the second chroma, for luma"
+    LUMA = "luma of the same level"
+    FIRST = "the first chroma of the same level, for the second"
+
+
+Features = tuple[tuple[Plane, tuple[tuple[int, int], ...]], ...]
+"""Planes, and the offsets (dy, dx) at which they are read, in the order of the first layer's columns."""
+_NEAR: Features = ((Plane.OWN, CAUSAL), (Plane.NEAREST, MIDDLE), (Plane.PARENT, PARENT))
+_WIDE: Features = (
+    (Plane.OWN, CAUSAL + FAR),
+    (Plane.NEAREST, MIDDLE),
+    (Plane.PARENT, PARENT + tuple((2 * dy, 2 * dx) for dy, dx in _CORNERS)),
+    (Plane.GRANDPARENT, (*MIDDLE, (0, 3), (0, -3), (3, 0), (-3, 0))),
+    (Plane.OWN_SUM, MIDDLE),
+    (Plane.PARENT_SUM, MIDDLE),
+    (Plane.OTHER, MIDDLE),
+)
+NEAR: dict[str, Features] = {"luma": _NEAR, "chroma": (*_NEAR, (Plane.LUMA, LUMA), (Plane.FIRST, MIDDLE))}
+WIDE: dict[str, Features] = {
+    "luma": (*_WIDE, (Plane.OTHER_2, MIDDLE)),
+    "chroma": (*_WIDE, (Plane.LUMA, LUMA + _CORNERS), (Plane.FIRST, LUMA)),
+}
+
+
+def inputs(features: Features) -> int:
+    """Their number."""
+    return sum(len(offsets) for _, offsets in features)
+
+
+def features_of(kind: str, number: int) -> Features:
+    """The features of the context network of a kind that reads so many."""
+    return next(design[kind] for design in (NEAR, WIDE) if inputs(design[kind]) == number)
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a prior decides about its network beyond what a header says."""
+
+    wide: bool = False
+    """Whether the context reads far."""
+    units: int = 24
+    """Units of a layer of the context networks, a multiple of 4."""
+    learned: tuple[tuple[str, int], ...] = ()
+    """The parts of the network that have directions learned with the prior, and how many."""
+
+    @property
+    def features(self) -> dict[str, Features]:
+        """What the context networks read."""
+        return WIDE if self.wide else NEAR
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The tensors of both networks of the context model."""
+        n, out = self.units, dict[str, tuple[int, ...]]()
+        for kind, components in (("luma", 1), ("chroma", 2)):
+            out |= {
+                f"{kind}.a": (n, inputs(self.features[kind])),
+                f"{kind}.bias": (components, MAX_LEVELS, n),
+                f"{kind}.slope": (MAX_LEVELS, n),
+                f"{kind}.b": (n, n),
+                f"{kind}.b0": (n,),
+                f"{kind}.c": (2, n),
+                f"{kind}.c0": (2,),
+            }
+        return out
+
+
+LEARNED = "learned"
+PAINT = "paint"
+"""The part of the network that is not the context model's; the other two are its ``KINDS``."""
+FIRST = Design()
+DESIGNS: dict[int, Design] = {}
+"""By the number of the prior; the others have the first one."""
 NEUTRAL_RATE, MAX_RATE = 128, 255
 """Rate indices: that of a price of 0.001, sixteen more for every doubling; and the greatest."""
 
@@ -133,12 +221,14 @@ class Siren:
     hidden: int
     layers: int
     channels: int = 0
+    design: Design = FIRST
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Tensors in the order of the parameter vector: w0, b0, w1, b1, ...; weights are (out, in), row-major.
 
-        With a field also what it is made with, what follows the network, and the context model's tensors.
+        With a field also what it is made with, what follows the network, and the context model's tensors. Last the
+        coefficients of the directions that were learned.
         """
         widths = [self.channels or 2, *[self.hidden] * self.layers, 3]
         shapes: dict[str, tuple[int, ...]] = {}
@@ -146,26 +236,21 @@ class Siren:
             shapes |= {f"w{i}": (widths[i + 1], widths[i]), f"b{i}": (widths[i + 1],)}
         if self.channels:
             shapes |= {"gain": (MAX_LEVELS, COMPONENTS, self.channels), "scale": (MAX_LEVELS, COMPONENTS), "taps": (4,)}
-            shapes |= {"slope": (self.hidden,), "residual": (3, 27)} | context_shapes()
-        return shapes
+            shapes |= {"slope": (self.hidden,), "residual": (3, 27)} | self.design.shapes
+        return shapes | {f"{LEARNED}.{part}": (number,) for part, number in self.design.learned}
 
     @cached_property
     def sizes(self) -> list[int]:
         """The number of entries of every tensor."""
         return [math.prod(shape) for shape in self.shapes.values()]
 
+    @staticmethod
+    def of(prior: int, hidden: int, layers: int, channels: int) -> Siren:
+        """The network of a header."""
+        return Siren(hidden, layers, channels, DESIGNS.get(prior, FIRST))
 
-def context_shapes() -> dict[str, tuple[int, ...]]:
-    """The tensors of both networks of the context model."""
-    out: dict[str, tuple[int, ...]] = {}
-    for kind, components in (("luma", 1), ("chroma", 2)):
-        out |= {
-            f"{kind}.a": (HIDDEN, INPUTS[kind]),
-            f"{kind}.bias": (components, MAX_LEVELS, HIDDEN),
-            f"{kind}.slope": (MAX_LEVELS, HIDDEN),
-            f"{kind}.b": (HIDDEN, HIDDEN),
-            f"{kind}.b0": (HIDDEN,),
-            f"{kind}.c": (2, HIDDEN),
-            f"{kind}.c0": (2,),
-        }
-    return out
+
+def part_of(tensor: str) -> str:
+    """The part of the network that a tensor belongs to: luma's or chroma's context, what paints, or ``LEARNED``."""
+    part = tensor.partition(".")[0]
+    return part if part in (*KINDS, LEARNED) else PAINT

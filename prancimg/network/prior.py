@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from prancimg.errors import PrancImgError
-from prancimg.format.layout import Siren
+from prancimg.format.layout import DESIGNS, FIRST, LEARNED, Design, Siren, part_of
 from prancimg.network.siren import FRACTION
 
 _DIGESTS = {
@@ -19,37 +19,83 @@ _DIGESTS = {
 """SHA-256 of data/siren-N.bin for every prior number N."""
 
 
+class Prior(NamedTuple):
+    """A network, where it starts, and directions in which networks like it were found to move."""
+
+    siren: Siren
+    theta0: dict[str, np.ndarray]
+    """Flat int64 tensors in units of 2**-20."""
+    directions: Mapping[str, Directions]
+    """Of the tensors of the parts that have any."""
+
+
+class Directions(NamedTuple):
+    """What learned coefficients move a tensor along."""
+
+    entries: np.ndarray
+    """(m, size) int8."""
+    shifts: np.ndarray
+    """(m, 1) int64: an entry counts for 2**-shift."""
+
+    def along(self, beta: np.ndarray) -> np.ndarray:
+        """The offsets (size,) int64 of coefficients (m,) int64, exact below 2**55; each is rounded down."""
+        offsets: np.ndarray = (self.entries * beta[:, None] >> self.shifts).sum(0)
+        return offsets
+
+
 @lru_cache(maxsize=4)
-def load_prior(number: int) -> tuple[Siren, dict[str, np.ndarray]]:
-    """The network a prior belongs to, and its θ0: flat int64 tensors in units of 2**-20."""
+def load_prior(number: int) -> Prior:
+    """A prior that ships with the format."""
     if number not in _DIGESTS:
         raise PrancImgError(f"the file needs prior {number}, which this version does not have")
-    import hashlib
-    from importlib.resources import files  # telling what a file holds should not wait for these
+    import hashlib  # telling what a file holds should not wait for it
 
-    data = (files("prancimg.network") / "data" / f"siren-{number}.bin").read_bytes()
+    data = _read(number)
     if hashlib.sha256(data).hexdigest() != _DIGESTS[number]:
         raise PrancImgError(f"the installed prior {number} is damaged: reinstall prancimg")
-    return unpack_prior(data)
+    return unpack_prior(data, DESIGNS.get(number, FIRST))
 
 
-def unpack_prior(data: bytes) -> tuple[Siren, dict[str, np.ndarray]]:
-    """The inverse of :func:`pack_prior`, with flat int64 tensors in units of 2**-20."""
-    siren = Siren(int.from_bytes(data[:2], "little"), data[2], data[3])
-    sizes = {name: math.prod(shape) for name, shape in siren.shapes.items()}
-    at, tensors = 4 + len(sizes), {}
-    for (name, size), shift in zip(sizes.items(), data[4:at], strict=True):
-        tensors[name] = np.frombuffer(data, "<i2", size, at).astype(np.int64) << shift
-        at += 2 * size
-    return siren, tensors
+def _read(number: int) -> bytes:
+    from importlib.resources import files  # nor for this
+
+    return (files("prancimg.network") / "data" / f"siren-{number}.bin").read_bytes()
 
 
-def pack_prior(siren: Siren, tensors: Mapping[str, np.ndarray]) -> bytes:
-    """A prior file, little-endian: hidden (u16), layers, channels, a shift a tensor (u8 each), θ0 >> shift (i16)."""
+def unpack_prior(data: bytes, design: Design = FIRST) -> Prior:
+    """The inverse of :func:`pack_prior`."""
+    siren = Siren(int.from_bytes(data[:2], "little"), data[2], data[3], design)
+    sizes = dict(zip(siren.shapes, siren.sizes, strict=True))
+    own = [name for name in sizes if part_of(name) != LEARNED]
+    at, tensors = 4 + len(own), {name: np.zeros(size, np.int64) for name, size in sizes.items()}
+    for name, shift in zip(own, data[4:at], strict=True):
+        tensors[name] = np.frombuffer(data, "<i2", sizes[name], at).astype(np.int64) << shift
+        at += 2 * sizes[name]
+    directions = {}
+    for part, number in design.learned:
+        for name in filter(lambda name: part_of(name) == part, own):
+            shifts, entries = data[at : at + number], data[at + number : (at := at + number * (1 + sizes[name]))]
+            columns = np.frombuffer(entries, np.int8).reshape(number, sizes[name])
+            directions[name] = Directions(columns, np.array([*shifts], np.int64)[:, None])
+    return Prior(siren, tensors, directions)
+
+
+def pack_prior(siren: Siren, tensors: Mapping[str, np.ndarray], directions: Mapping[str, np.ndarray] = {}) -> bytes:
+    """A prior file, little-endian: hidden (u16), layers, channels, a shift a tensor (u8 each), θ0 >> shift (i16).
+
+    Then for every tensor that has ``directions`` (m, size): m shifts (u8 each), and the entries << shift (i8).
+    """
     head, body = siren.hidden.to_bytes(2, "little") + bytes([siren.layers, siren.channels]), b""
     for name in siren.shapes:
-        units = np.rint(tensors[name].astype(np.float64).ravel() * 2.0**FRACTION).astype(np.int64)
-        shift = max(0, int(np.abs(units).max()).bit_length() - 15)
-        head += bytes([shift])
-        body += np.clip(units + (1 << shift >> 1) >> shift, -(1 << 15), (1 << 15) - 1).astype("<i2").tobytes()
+        if part_of(name) != LEARNED:
+            units = np.rint(tensors[name].astype(np.float64).ravel() * 2.0**FRACTION).astype(np.int64)
+            shift = max(0, int(np.abs(units).max()).bit_length() - 15)
+            head += bytes([shift])
+            body += np.clip(units + (1 << shift >> 1) >> shift, -(1 << 15), (1 << 15) - 1).astype("<i2").tobytes()
+    for part, _ in siren.design.learned:
+        for name in filter(lambda name: part_of(name) == part, siren.shapes):
+            most = np.maximum(np.abs(directions[name]).max(1), 2.0**-30)
+            shifts = np.clip(np.floor(np.log2(127 / most)), 0, 30)
+            body += shifts.astype(np.uint8).tobytes()
+            body += np.rint(directions[name] * 2.0 ** shifts[:, None]).clip(-127, 127).astype(np.int8).tobytes()
     return head + body

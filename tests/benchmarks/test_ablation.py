@@ -29,7 +29,7 @@ def test_a_variant_is_measured_on_its_decoded_file(scene, name):
 def test_another_prior_is_one_for_encoder_and_decoder_and_only_for_a_while():
     shipped = load_prior(setup.PRIOR)
     with prior(VARIANTS["orphaned"].start):
-        siren, theta0 = setup.load_prior(setup.PRIOR)
+        siren, theta0, _ = setup.load_prior(setup.PRIOR)
         assert decoder.load_prior(setup.PRIOR)[1] is theta0
     assert setup.load_prior(setup.PRIOR) is decoder.load_prior(setup.PRIOR) is shipped
     first = len(CAUSAL)

@@ -25,7 +25,7 @@ from benchmarks.kodak.records import Record, Task
 from prancimg.errors import PrancImgError
 from prancimg.fit import encoder
 from prancimg.format.bitstream import Coded, Header
-from prancimg.format.layout import HIDDEN, INPUTS, Siren
+from prancimg.format.layout import Siren
 from prancimg.images.metrics import decibels, measure
 from prancimg.network.siren import coordinates, forward
 
@@ -62,8 +62,7 @@ def test_macs_of_a_global_network_are_those_that_torch_counts():
 def test_macs_of_a_field_add_what_is_done_for_every_coefficient():
     field = header(width=8, height=8, channels=4, luma_from=0, chroma_from=1)  # levels of 8 x 8 and of 4 x 4
     network = 4 * 24 + 2 * 24 * 24 + 24 * 3 + 3 * 27
-    luma = (64 + 16) * (HIDDEN * (INPUTS["luma"] + HIDDEN + 2) + 4)
-    chroma = 2 * 16 * (HIDDEN * (INPUTS["chroma"] + HIDDEN + 2) + 4)
+    luma, chroma = (64 + 16) * (24 * (16 + 24 + 2) + 4), 2 * 16 * (24 * (22 + 24 + 2) + 4)
     enlarging = 4 * (8 * 4 + 8 * 8) * 4  # four channels, first the rows and then the columns, four taps a sample
     assert metrics.macs_per_pixel(field) == pytest.approx(network + (luma + chroma + enlarging) / 64)
 

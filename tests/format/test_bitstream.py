@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from prancimg.errors import PrancImgError
 from prancimg.format import bitstream
 from prancimg.format.bitstream import (
-    PLANNED,
     PLANS,
     SIGNATURE,
     Coded,
@@ -62,7 +61,7 @@ def test_a_field_header_byte_by_byte():
 
 
 PAINTED = (Coded(64, 56, 9), Coded(0), Coded(48, 48, 11), Coded(3, 40, 12), *[Coded(0)] * 19)
-BRIEF = Header(768, 512, seed=7, tensors=PAINTED, luma_from=1, chroma_from=2, rate=140, step=166, **PLANNED)
+BRIEF = Header(768, 512, seed=7, tensors=PAINTED, luma_from=1, chroma_from=2, rate=140, step=166, **PLANS[1].scalars)
 
 
 def test_a_brief_header_byte_by_byte():
@@ -78,12 +77,12 @@ def test_a_brief_header_byte_by_byte():
 
 @given(st.sampled_from(range(len(PLANS))), st.lists(st.integers(0, 100), min_size=23, max_size=23))
 def test_headers_that_follow_a_plan_are_brief_and_round_trip(number, scales):
-    full = Header.unpack(bytes([0, number, 9, 9, 0, 0, 0, 9, 9]) + bytes([1]) * len(PLANS[number]))
+    full = Header.unpack(bytes([0, number, 9, 9, 0, 0, 0, 9, 9]) + bytes([1]) * len(PLANS[number].adapted))
     tensors = [
         replace(how, scale=s - 1) if s and how.k else Coded(0) for how, s in zip(full.tensors, scales, strict=True)
     ]
     header = replace(full, tensors=tuple(tensors))
-    assert len(header.pack()) <= 9 + len(PLANS[number]) and Header.unpack(header.pack()) == header
+    assert len(header.pack()) <= 9 + len(PLANS[number].adapted) and Header.unpack(header.pack()) == header
 
 
 @pytest.mark.parametrize(
@@ -173,7 +172,8 @@ def test_headers_beyond_the_caps_are_refused(change, message):
         ({"step": 256}, "step 256"),
         ({"tensors": FIELD.tensors[:-1]}, "cut short"),
         ({"tensors": (Coded(3), *FIELD.tensors[1:])}, "coefficients of w0 3"),
-        ({"width": 2**15, "height": 2**15}, "too large for so many pixels"),
+        ({"width": 2**16, "height": 2**16, "luma_from": 6, "chroma_from": 6}, "too large for so many pixels"),
+        ({"width": 2**15, "height": 2**15, "luma_from": 0, "chroma_from": 0}, "too large for so many coefficients"),
         ({"width": 3, "height": 2**20}, "steps"),
         ({"width": 2**20, "height": 1, "chroma_from": 0}, "steps"),
     ],

@@ -73,7 +73,7 @@ def test_steps_double_every_32_codes():
 def example(pyramid: Pyramid):
     """Grids, a network with every tensor in use, as integers."""
     rng = np.random.default_rng(0)
-    siren, theta = load_prior(2)
+    siren, theta, _ = load_prior(2)
     theta = {name: tensor + rng.integers(-40_000, 40_000, len(tensor)) for name, tensor in theta.items()}
     q = {g.key: rng.integers(-3, 4, (g.height, g.width)).astype(np.int32) for g in pyramid.grids}
     return siren, theta, q
