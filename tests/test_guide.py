@@ -45,9 +45,9 @@ def test_the_examples_run(tmp_path, monkeypatch, photo):
 
 @pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
 def test_options_that_pages_name_exist(page, capsys):
-    from prancimg.apps.cli import _parser
+    from prancimg.apps.arguments import command_parser
 
-    _, commands = _parser()
+    _, commands = command_parser()
     known = {option for command in commands.values() for option in command._option_string_actions}
     text = (GUIDE.parents[1] / page).read_text(encoding="utf-8")
     text = re.sub(r"`python -m benchmarks[^`]+`", "", text)  # these have options of their own

@@ -215,7 +215,7 @@ def basis(parameters: int, coefficients: int) -> list[Row]:
 
     from prancimg.format.layout import Kind
     from prancimg.network.basis import Block
-    from prancimg.pranc.module import products
+    from prancimg.pranc.products import implementation
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -239,7 +239,7 @@ def basis(parameters: int, coefficients: int) -> list[Row]:
     found = [{"what": f"stored float32 matrix, {device} (reference)", "seconds": took}]
     for kind in (Kind.SIGN, Kind.POPCOUNT, Kind.HADAMARD):
         block = Block(0, parameters, kind)
-        product = products(block, a).expand_block
+        product = implementation(block, a).expand_block
         took = clock(lambda p=product, b=block: wait(p(1, 0, b, a)), 1)
         found.append({"what": f"{kind.name.lower()}, {device}, by {product.__module__}", "seconds": took})
     return ratios(found)

@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import io
 import json
-import math
 import os
 import sys
 import time
@@ -19,10 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prancimg.apps.arguments import command_parser
 from prancimg.errors import PrancImgError
 from prancimg.format import files
 from prancimg.format.facts import info
-from prancimg.version import __version__
 
 if TYPE_CHECKING:
     from prancimg.decoding.lazy import LazyImage
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 PREVIEW = 2
 """Finest level of a preview: a file's first part ends there."""
 
-Run = Callable[[argparse.Namespace], None]
 _TARGET, _HOW = ("bpp", "size", "quality", "psnr"), ("model", "effort", "seed", "device", "tune")
 """Options of what to encode to, and how, named as :func:`prancimg.encode` names them."""
 
@@ -42,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a name is no reason to fail
     if sys.stderr is None:  # closed: nobody listens
         sys.stderr = io.StringIO()
-    parser, commands = _parser()
+    parser, commands = command_parser()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions
         import argcomplete
 
@@ -55,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")  # of libraries, to programmers
-            options.run(options)
+            _COMMANDS[options.command](options)
         if sys.stdout:
             sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output is gone: nobody is left to tell
@@ -242,182 +240,14 @@ def _completion(options: argparse.Namespace) -> None:
     _print(shellcode(["prancimg"], shell=options.shell))
 
 
-def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
-    """Of the command, and of each of its commands by its name."""
-    parser = argparse.ArgumentParser(
-        prog="prancimg",
-        description="A neural image codec.",
-        epilog="example:\n  prancimg encode photo.png photo.prc\n  prancimg decode photo.prc back.png",
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("-V", "--version", action="version", version=f"prancimg {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-    def command(
-        name: str, run: Run, text: str, epilog: str, input: str = "a file, or - for standard input"
-    ) -> argparse.ArgumentParser:
-        added = commands.add_parser(
-            name,
-            help=text,
-            description=text[0].upper() + text[1:] + ".",
-            epilog=epilog,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        added.set_defaults(run=run)
-        if input:
-            added.add_argument("input", metavar="IN", help=input)
-        return added
-
-    def wishes(added: argparse.ArgumentParser) -> None:
-        target = added.add_mutually_exclusive_group()
-        target.add_argument(
-            "--bpp", type=_number(float, 1e-6, 1e6), metavar="R", help="bits per pixel of the file, at most"
-        )
-        target.add_argument("--size", type=_number(int, 1, 2**53), metavar="BYTES", help="bytes of the file, at most")
-        target.add_argument("-q", "--quality", type=_number(float, 0, 100), metavar="Q", help="0 to 100 (default: 50)")
-        target.add_argument("--psnr", type=_number(float, 1, 100), metavar="DB", help="at least this, in few bytes")
-        added.add_argument(
-            "-m",
-            "--model",
-            choices=["field", "siren"],
-            default="field",
-            help="field: local features (default); siren: one global network",
-        )
-        added.add_argument(
-            "-e",
-            "--effort",
-            type=int,
-            choices=range(1, 10),
-            default=5,
-            metavar="1..9",
-            help="1 fast, 9 best (default: 5)",
-        )
-        added.add_argument(
-            "--seed",
-            type=_number(int, 0, 2**32 - 1),
-            metavar="N",
-            help="basis seed (default: 0; siren: the best of a few)",
-        )
-        added.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to fit")
-        added.add_argument(
-            "--tune",
-            choices=["ssim", "psnr"],
-            help="field: fit for the eye (default) or, as --psnr does, for squared error alone",
-        )
-        added.add_argument("--strip", action="store_true", help="leave out colour profile, EXIF and XMP")
-        added.add_argument(
-            "--orientation",
-            choices=["apply", "keep"],
-            default="apply",
-            help="the EXIF orientation: turn the picture upright (default), or keep pixels and tag",
-        )
-
-    def talk(added: argparse.ArgumentParser) -> None:
-        group = added.add_mutually_exclusive_group()
-        group.add_argument("-v", "--verbose", action="store_true", help="say more")
-        group.add_argument("--quiet", action="store_true", help="say nothing but errors")
-
-    encode = command(
-        "encode",
-        _encode,
-        "fit a network to an image and write a .prc file",
-        "examples:\n  prancimg encode photo.png photo.prc --bpp 0.1\n  prancimg encode - - --size 5000 <a.png >a.prc",
-    )
-    encode.add_argument("output", metavar="OUT", help="a file, or - for standard output")
-    wishes(encode)
-    talk(encode)
-
-    decode = command(
-        "decode",
-        _decode,
-        "render a .prc file to an image file",
-        "examples:\n  prancimg decode photo.prc\n  prancimg decode photo.prc photo.webp\n"
-        "  prancimg decode photo.prc detail.png --crop 100,50,64,64 --scale 8\n"
-        "  prancimg decode photo.prc - --preview --format jpeg >small.jpg",
-    )
-    decode.add_argument("output", metavar="OUT", nargs="?", help="format by its ending (default: IN with .png, if new)")
-    decode.add_argument("-f", "--force", action="store_true", help="without OUT, replace a file that is there")
-    formats = ["png", "jpeg", "webp", "avif", "tiff", "ppm", "qoi"]
-    named = decode.add_argument("--format", metavar="NAME", help=f"{', '.join(formats)}, ...: whatever the ending")
-    vars(named)["completer"] = lambda **_: formats  # argcomplete looks for it there
-    decode.add_argument("--scale", type=_number(float, 1e-4, 1e6), metavar="S", help="so many times the size, e.g. 2.5")
-    decode.add_argument("--crop", type=_region, metavar="X,Y,W,H", help="this part only, in pixels of the picture")
-    decode.add_argument("--preview", action="store_true", help="from the coarse levels only, a quarter of the size")
-    decode.add_argument("--depth", type=int, choices=[8, 16], help="bits a sample (default: those of the original)")
-    decode.add_argument("--strip", action="store_true", help="leave out colour profile, EXIF and XMP")
-    decode.add_argument(
-        "--max-pixels", type=_number(int, 1), metavar="N", default=178_956_970, help="refuse larger pictures"
-    )
-    decode.add_argument(
-        "--allow-partial", action="store_true", help="of a damaged or truncated file, show what is there"
-    )
-    talk(decode)
-
-    information = command("info", _info, "print what a .prc file says of itself", "example:\n  prancimg info photo.prc")
-    information.add_argument("--json", action="store_true", help="for machines")
-
-    several = command(
-        "batch",
-        _batch,
-        "encode many images",
-        "examples:\n  prancimg batch photos/ small/ --bpp 0.5 --jobs 4\n"
-        "  prancimg batch 'photos/**/*.png' small/ --resume --summary small.json\n"
-        "  prancimg batch photos/ small/ --cluster tcp://scheduler:8786",
-        "a folder, or a pattern such as 'photos/**/*.png' in quotes",
-    )
-    several.add_argument("output", metavar="OUT_DIR", help="a folder; inputs keep their places in it")
-    wishes(several)
-    where = several.add_mutually_exclusive_group()
-    where.add_argument("-j", "--jobs", type=_number(int, 1), metavar="N", default=1, help="processes (default: 1)")
-    where.add_argument("--cluster", metavar="ADDRESS", help="an existing Dask cluster, e.g. tcp://scheduler:8786")
-    several.add_argument("--resume", action="store_true", help="skip inputs whose whole, newer output is there")
-    several.add_argument("--summary", metavar="FILE", help=".csv or .json (default: OUT_DIR/summary.csv)")
-    several.add_argument("--quiet", action="store_true", help="say nothing but errors")
-
-    beside = command(
-        "compare",
-        _compare,
-        "make a page that shows an original beside other files",
-        "example:\n  prancimg compare photo.png photo.prc photo.avif -o report.html",
-        "",
-    )
-    beside.add_argument("original", metavar="ORIGINAL", help="an image file")
-    beside.add_argument("input", metavar="IN", nargs="+", help=".prc files and other images of the same size")
-    beside.add_argument("-o", "--output", metavar="OUT", default="report.html", help="default: report.html")
-    beside.add_argument("--quiet", action="store_true", help="say nothing but errors")
-
-    completion = command(
-        "completion",
-        _completion,
-        "print what teaches a shell to complete this command",
-        'examples:\n  eval "$(prancimg completion bash)"        # in ~/.bashrc, likewise zsh in ~/.zshrc\n'
-        "  prancimg completion fish >~/.config/fish/completions/prancimg.fish",
-        "",
-    )
-    completion.add_argument("shell", choices=["bash", "zsh", "fish"])
-    return parser, commands.choices
-
-
-def _region(text: str) -> tuple[int, ...]:
-    parts = text.split(",")
-    if len(parts) != 4 or not all(part.strip().isdigit() for part in parts):
-        raise argparse.ArgumentTypeError(f"{text} is not X,Y,W,H in whole numbers")
-    return tuple(map(int, parts))
-
-
-def _number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
-    """A parser of numbers from ``low`` to ``high``."""
-
-    def parse(text: str) -> float:
-        value: float = kind(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not between {low:g} and {high:g}")
-        return value
-
-    parse.__name__ = "whole number" if kind is int else "number"
-    return parse
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
+    "encode": _encode,
+    "decode": _decode,
+    "info": _info,
+    "batch": _batch,
+    "compare": _compare,
+    "completion": _completion,
+}
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from prancimg.fit.soap import Soap
 from prancimg.format.bitstream import STEPS, step_size
 from prancimg.network.basis import column_norm
 from prancimg.network.siren import FRACTION, coordinates, forward
-from prancimg.pranc.module import expand_block, products
+from prancimg.pranc.products import expand_block, implementation
 
 BATCH = 6144
 """Pixels a step."""
@@ -105,7 +105,7 @@ def fit_siren(
             # The gradient in weight space, as far as the basis reaches; its direction, pulled back.
             gradients = [offsets(t, g) for t, g in enumerate(torch.split(flat.grad, list(counts)))]
             for t, direction in enumerate(soap.directions(gradients)):
-                transposed = products(model.blocks[t], direction).expand_block_transposed
+                transposed = implementation(model.blocks[t], direction).expand_block_transposed
                 back = transposed(model.seed, t, model.blocks[t], direction.reshape(-1), counts[t])
                 a[t] = a[t] - rate / norm[t] * back
             calm = 0.02 * min(1.0, max(0.1, 2 * (1 - done)))

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from explicit_basis import matrix
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prancimg.format.layout import Kind
 from prancimg.network.basis import (
-    Basis,
     Block,
     block_basis,
     chunk_basis,
@@ -26,14 +26,6 @@ from prancimg.network.philox import philox4x32
 SIZES = [450, 5, 333, 256, 300]
 LIKE = np.zeros(0, np.int64)
 kinds = pytest.mark.parametrize("kind", Kind)
-
-
-def matrix(basis: Basis, k: int) -> np.ndarray:
-    """B (D, k), entry by entry."""
-    out = np.zeros((basis.size, k), np.int64)
-    for i, (block, where) in enumerate(zip(basis.blocks, positions(basis, k), strict=True)):
-        out[block.start : block.start + block.rows, where] = entries(basis.seed, i, block, 0, len(where), like=LIKE)
-    return out
 
 
 def word(counter: tuple[int, int, int, int], index: int, seed: int) -> int:

@@ -9,7 +9,7 @@ import torch
 from prancimg.format.layout import Kind
 from prancimg.network import basis
 from prancimg.network.basis import Block
-from prancimg.pranc import module
+from prancimg.pranc import products
 
 triton = pytest.importorskip("triton", reason="needs Triton")
 basis_triton = pytest.importorskip("prancimg.pranc.basis_triton")
@@ -75,10 +75,10 @@ class OnGpu:
 @pytest.mark.parametrize(("kind", "chosen"), [(Kind.SIGN, basis_triton), (Kind.HADAMARD, basis)])
 def test_a_gpu_takes_triton_for_random_bits(kind, chosen):
     block = Block(0, 300, kind)
-    assert module.products(block, OnGpu()) is chosen and module.products(block, torch.zeros(1)) is basis
+    assert products.implementation(block, OnGpu()) is chosen and products.implementation(block, torch.zeros(1)) is basis
 
 
 def test_without_triton_a_gpu_takes_the_plain_products(monkeypatch):
     monkeypatch.delattr(sys.modules["prancimg.pranc"], "basis_triton")
     monkeypatch.setitem(sys.modules, "prancimg.pranc.basis_triton", None)
-    assert module.products(Block(0, 300, Kind.SIGN), OnGpu()) is basis
+    assert products.implementation(Block(0, 300, Kind.SIGN), OnGpu()) is basis

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_basis import matrix
+from explicit_basis import matrix
 from torch import nn
 
 from prancimg import PrancImgError
@@ -20,7 +20,9 @@ from prancimg.format.bitstream import step_size
 from prancimg.format.layout import Kind
 from prancimg.pranc import compact
 from prancimg.pranc.compact import STEP_FRACTION, STEPS, Layout, Network, Recipe, Structure
-from prancimg.pranc.module import Pranc, apart_parameters, direct, load, step_code
+from prancimg.pranc.loaded import load
+from prancimg.pranc.module import Pranc, direct, step_code
+from prancimg.pranc.tensors import apart_parameters
 
 
 def network() -> nn.Module:
