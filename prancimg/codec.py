@@ -13,6 +13,7 @@ from PIL import Image
 
 from prancimg.decoding.lazy import open_image
 from prancimg.errors import PrancImgError
+from prancimg.fit.forks import encoding
 from prancimg.format import bitstream
 from prancimg.format.bitstream import MAX_PIXELS
 from prancimg.format.extras import MARGIN, Alpha, Extras
@@ -72,7 +73,7 @@ def encode(
         progress: called with the fraction done, 0 to 1.
 
     Raises:
-        PrancImgError: not an image, a rate out of reach, no such device.
+        PrancImgError: not an image, a rate out of reach, no such device, a forked process without its threads.
         OSError: a file that cannot be read.
     """
     picture = load_picture(image, orient=orient)
@@ -95,7 +96,8 @@ def encode_picture(
 ) -> bytes:
     """:func:`encode` for a picture that is loaded already; ``target`` and ``options`` are named as there."""
     try:
-        return _encode_picture(picture, target, options, progress)
+        with encoding():
+            return _encode_picture(picture, target, options, progress)
     except SystemError as error:
         cause: BaseException | None = error
         while isinstance(cause, SystemError):  # what CPython makes, layer by layer, of an interrupt in compiled code

@@ -333,6 +333,19 @@ def test_a_missing_gpu_is_said(photo):
         encode(photo, bpp=0.3, device="cuda")
 
 
+def test_a_gpu_that_a_forked_process_cannot_use_is_as_good_as_none(monkeypatch):
+    torch, flat = __import__("torch"), np.full((8, 8, 3), 90, np.uint8)
+
+    def fail():
+        raise RuntimeError("Cannot re-initialize CUDA in forked subprocess")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "init", fail)
+    assert encode(flat, size=100) == encode(flat, size=100, device="cpu")
+    with pytest.raises(PrancImgError, match="CUDA device cannot be used: Cannot re-initialize"):
+        encode(flat, size=100, device="cuda")
+
+
 def test_missing_files_raise_os_errors(tmp_path):
     with pytest.raises(FileNotFoundError):
         prancimg.decode(tmp_path / "none.prc")

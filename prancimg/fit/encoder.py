@@ -311,11 +311,17 @@ def _file(header: Header, alpha: Sequence[np.ndarray]) -> bytes:
 
 
 def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
+    found = name != "cpu" and torch.cuda.is_available()
+    if found:
+        try:
+            torch.cuda.init()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:  # as in a process that was forked from one that uses it
+            if name == "cuda":
+                raise PrancImgError(f"the CUDA device cannot be used: {error}") from error
+            found = False
+    if name == "cuda" and not found:
         raise PrancImgError("no CUDA device is available")
-    return torch.device(name)
+    return torch.device("cuda" if found else "cpu")
 
 
 EFFORTS = {effort: round(100 * 2 ** (0.75 * (effort - 1))) for effort in range(1, 10)}

@@ -7,12 +7,26 @@ import ctypes
 import threading
 import time
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
 
 import numba
 import numpy as np
 import torch
 
 from prancimg.fit.kernels import rounding as kernels
+
+_TBB = "libtbb.so.12", "tbb12.dll"
+
+
+def load_tbb() -> None:
+    """Let Numba find TBB where pip puts it, which is nowhere that the system looks. Numba prefers it to OpenMP."""
+    with contextlib.suppress(PackageNotFoundError, OSError):
+        for file in distribution("tbb").files or ():
+            if file.name in _TBB:
+                ctypes.CDLL(str(file.locate()))
+
+
+load_tbb()
 
 
 def keep_memory() -> None:
@@ -29,22 +43,27 @@ def one_torch_thread() -> Iterator[None]:
 
     Two teams of threads would spin against each other, and torch's sums depend on their number, as bytes must not.
     """
-    # Starts Numba's threads, whose number becomes torch's where both use OpenMP.
-    kernels.squash(np.zeros(1, np.float32))
-    compiled = numba.get_num_threads()
-    with _lock:  # threads that start later inherit the number given back: the first one's, not the 1 of a fit beside
-        _before.append(_before[-1] if _before else torch.get_num_threads())
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
+    compiled = numba.get_num_threads()  # starts Numba's threading layer
+    layer = numba.threading_layer()  # type: ignore[attr-defined]
+    with _turns if layer == "workqueue" else contextlib.nullcontext():
+        # Starts its threads, whose number becomes torch's where both use OpenMP.
+        kernels.squash(np.zeros(1, np.float32))
+        # Threads that start later inherit the number given back: the first one's, not the 1 of a fit beside.
         with _lock:
-            torch.set_num_threads(_before.pop())
-        numba.set_num_threads(compiled)
+            _before.append(_before[-1] if _before else torch.get_num_threads())
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            with _lock:
+                torch.set_num_threads(_before.pop())
+            numba.set_num_threads(compiled)
 
 
 _lock, _before = threading.Lock(), list[int]()
 """Torch's number of threads to give back, once for everyone in :func:`one_torch_thread`: all the same."""
+_turns = threading.RLock()
+"""Of fits on the layer that Numba has where it finds neither TBB nor OpenMP: two threads on it end the process."""
 RETRY_EVERY = 24
 """Steps after which it is tried again how many threads are faster."""
 
