@@ -169,7 +169,7 @@ def test_too_little_memory_is_our_own_error(monkeypatch):
     def allocate(*_):
         raise MemoryError
 
-    monkeypatch.setattr(decoder, "read_field_beginning", allocate)
+    monkeypatch.setattr(decoder, "read_field_prefix", allocate)
     with pytest.raises(PrancImgError, match="memory"):
         prancimg.decode(GOLDEN["field"])
 

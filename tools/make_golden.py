@@ -25,13 +25,12 @@ from prancimg.fit.encoder import Plan, _file, fit_to_size, widest
 from prancimg.fit.field_encoder import _file as field_file
 from prancimg.fit.setup import Setup
 from prancimg.format import bitstream
-from prancimg.format.bitstream import FROZEN, PRANC, STEPS, Adapted, Coded, Header
-from prancimg.format.bitstream import WHOLE as ALL
+from prancimg.format.bitstream import ALL_WEIGHTS, FROZEN, PRANC, STEPS, Adapted, Coded, Header
 from prancimg.format.extras import Alpha, Extras, Metadata, Samples
 from prancimg.format.layout import SCALES, Kind
 from prancimg.format.range_coder import MAGNITUDE, best_scale
 from prancimg.images.plane import plane_to_png
-from prancimg.network.basis import WHOLE
+from prancimg.network.basis import IDENTITY_UP_TO
 from prancimg.network.prior import load_prior
 from tests.golden.integers import digests
 
@@ -55,7 +54,7 @@ def fitted(plan: Plan, size: int, width: int = 48, height: int = 32) -> bytes:
 def with_prior(kind: Kind, part: int) -> Plan:
     """The prior's network, and directions of one kind for its large tensors, an n-th of their size."""
     siren = load_prior(1)[0]
-    return Plan(siren, 1, kind, tuple(n if n <= WHOLE else n // part for n in siren.sizes))
+    return Plan(siren, 1, kind, tuple(n if n <= IDENTITY_UP_TO else n // part for n in siren.sizes))
 
 
 def extremes() -> bytes:
@@ -127,7 +126,7 @@ RECIPES: dict[str, Callable[[], bytes]] = {
     "field-sign": lambda: field(24, 16, (0, 0), PRANC),
     "field-popcount": lambda: field(24, 16, (0, 1), PRANC, Kind.POPCOUNT),
     "field-hadamard": lambda: field(24, 16, (0, 2), PRANC, Kind.HADAMARD),
-    "field-identity": lambda: field(24, 16, (0, 1), ALL, Kind.IDENTITY),
+    "field-identity": lambda: field(24, 16, (0, 1), ALL_WEIGHTS, Kind.IDENTITY),
     "field-pixel": lambda: field(1, 1),
     "field-row": lambda: field(40, 1, (0, 0)),
     "field-tall": lambda: field(5, 70, (0, 1)),
@@ -143,7 +142,7 @@ RECIPES: dict[str, Callable[[], bytes]] = {
         Extras(metadata=Metadata(b"a profile", b"MM\0*\0\0\0\x08\0\0\0\0\0\0", b"<x/>"))
     ),
     "field-plan": lambda: field(24, 16, (0, 1), PRANC, seed=9),
-    "field-plan-whole": lambda: field(24, 16, (0, 1), ALL, seed=10),
+    "field-plan-whole": lambda: field(24, 16, (0, 1), ALL_WEIGHTS, seed=10),
     "field-more": lambda: with_more((FOLDER / "field-frozen.prc").read_bytes()),
 }
 """What makes each file, in an order in which it can be made."""

@@ -35,7 +35,7 @@ from prancimg.fit.setup import OPTIMISATION, Setup, relative_rate
 from prancimg.fit.soap import Soap
 from prancimg.fit.threads import keep_memory
 from prancimg.format.layout import CHANNELS, COMPONENTS, KINDS, MAX_LEVELS, Pyramid, Siren
-from prancimg.network.field import step_value
+from prancimg.network.field import grid_step
 from prancimg.network.prior import pack_prior, unpack_prior
 from prancimg.network.siren import to_floats
 
@@ -109,7 +109,7 @@ class Fit:
         luma_from = int(self.lmbda > 2e-3 and rng.random() < 0.3)
         chroma_from = int(rng.integers(1, 3)) + luma_from
         header = Setup().header(pixels, self.lmbda)
-        self.step, self.r = step_value(header.step), relative_rate(header.rate)
+        self.step, self.r = grid_step(header.step), relative_rate(header.rate)
         planes = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1).contiguous() / 255
         self.objective = RateDistortion(planes, Pyramid(CROP, CROP, luma_from, chroma_from))
         with torch.no_grad():

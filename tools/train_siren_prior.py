@@ -25,7 +25,7 @@ from torch import Tensor
 from prancimg.fit.soap import Soap
 from prancimg.format.layout import Siren
 from prancimg.network.prior import pack_prior, unpack_prior
-from prancimg.network.siren import FRACTION, coordinates, seeded
+from prancimg.network.siren import FRACTION, coordinates, theta0_of_seed
 
 HIDDEN, LAYERS = 64, 5
 POOL, PIXELS, LIFE, SIDE = 6, 1024, 500, 256
@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path)
     options = parser.parse_args()
     siren = Siren(HIDDEN, LAYERS)
-    start = unpack_prior(options.start.read_bytes())[1] if options.start else seeded(siren, options.seed)
+    start = unpack_prior(options.start.read_bytes())[1] if options.start else theta0_of_seed(siren, options.seed)
     theta0 = train(options.photos, options.steps, options.seed, siren, start)
     data = pack_prior(siren, {name: tensor.numpy() for name, tensor in theta0.items()})
     options.output.write_bytes(data)

@@ -36,7 +36,7 @@ from prancimg.fit import setup
 from prancimg.fit.field_encoder import file_of
 from prancimg.fit.fit_field import fit_field
 from prancimg.fit.setup import TUNES, Setup
-from prancimg.format.bitstream import FROZEN, PRANC, WHOLE
+from prancimg.format.bitstream import ALL_WEIGHTS, FROZEN, PRANC
 from prancimg.format.layout import CAUSAL, KINDS, PARENT
 from prancimg.images import metrics
 from prancimg.network.prior import load_prior, pack_prior, unpack_prior
@@ -81,7 +81,7 @@ def near(trained: Weights) -> Weights:
 
 def only(*names: str) -> Mapping[str, tuple[int, int | None]]:
     """All of some tensors of the synthesis, and of the context model."""
-    return {name: how for name, how in WHOLE.items() if name in names or name.startswith(CONTEXT)}
+    return {name: how for name, how in ALL_WEIGHTS.items() if name in names or name.startswith(CONTEXT)}
 
 
 @dataclass(frozen=True)
@@ -97,15 +97,15 @@ VARIANTS = {
     "psnr": Variant(PLAIN),
     "frozen": Variant(replace(PLAIN, adapted=FROZEN)),
     "pranc": Variant(replace(PLAIN, adapted=PRANC)),
-    "whole": Variant(replace(PLAIN, adapted=WHOLE)),
+    "whole": Variant(replace(PLAIN, adapted=ALL_WEIGHTS)),
     "blank": Variant(replace(PLAIN, analytic=False)),
     "ssim": Variant(TUNES["ssim"]),
     "unmasked": Variant(replace(TUNES["ssim"], masking=0.0)),
-    "untrained": Variant(replace(PLAIN, adapted=WHOLE), untrained),
+    "untrained": Variant(replace(PLAIN, adapted=ALL_WEIGHTS), untrained),
     "linear": Variant(replace(PLAIN, adapted=only("scale", "taps")), linear),
     "seeded": Variant(replace(PLAIN, adapted=only("w1", "b1", "scale", "taps", "residual")), linear),
-    "orphaned": Variant(replace(PLAIN, adapted=WHOLE), orphaned),
-    "near": Variant(replace(PLAIN, adapted=WHOLE), near),
+    "orphaned": Variant(replace(PLAIN, adapted=ALL_WEIGHTS), orphaned),
+    "near": Variant(replace(PLAIN, adapted=ALL_WEIGHTS), near),
 }
 
 

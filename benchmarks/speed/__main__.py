@@ -75,14 +75,14 @@ def step(picture: np.ndarray) -> list[Row]:
     from prancimg.fit.ops import backend
     from prancimg.fit.ops.rounding import squash
     from prancimg.fit.setup import Setup, relative_rate
-    from prancimg.network.field import step_value
+    from prancimg.network.field import grid_step
 
     header = Setup().header(picture, 1e-3, (0, 2))
     objective = RateDistortion(to_planes(picture, torch.device("cpu")), header.pyramid)
     weights = Networks(Model.of(header), header.tensors, torch.device("cpu")).theta0
     with torch.no_grad():
         y = initial_grids(objective, weights, header).requires_grad_()
-    generator, quantiser, r = torch.Generator().manual_seed(0), step_value(header.step), relative_rate(header.rate)
+    generator, quantiser, r = torch.Generator().manual_seed(0), grid_step(header.step), relative_rate(header.rate)
 
     def bits(q: Any) -> Any:
         return objective.bits(q, squash(q), weights, r)
@@ -111,7 +111,7 @@ def decode(picture: np.ndarray, folder: Path, bpps: list[float]) -> list[Row]:
     from prancimg.format import bitstream
     from prancimg.format.extras import Metadata
     from prancimg.images.save import save_samples
-    from prancimg.network.field import step_value
+    from prancimg.network.field import grid_step
     from prancimg.network.siren import render_field
 
     source, avif, png = (str(folder / name) for name in ("source.png", "a.avif", "out.png"))
@@ -127,7 +127,7 @@ def decode(picture: np.ndarray, folder: Path, bpps: list[float]) -> list[Row]:
         model = decoder.Model.of(header)
         theta = model.parameters(decoder.read_coefficients(header, segments), header.tensors)
         q = decoder.read_field(header, segments, theta)
-        size = step_value(header.step)
+        size = grid_step(header.step)
 
         def paint(model: Any = model, theta: Any = theta, header: Any = header, q: Any = q, size: Any = size) -> Any:
             return render_field(model.siren, theta, header.pyramid, q, size, header.rate)

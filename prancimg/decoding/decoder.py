@@ -10,15 +10,15 @@ import numpy as np
 from prancimg.errors import PrancImgError
 from prancimg.format import bitstream
 from prancimg.format.bitstream import Coded, Damage, Header, Segment
-from prancimg.format.layout import LEARNED, Kind, Siren, named, part_of
+from prancimg.format.layout import LEARNED, Kind, Siren, levels_in_words, part_of
 from prancimg.format.range_coder import Decoder
 from prancimg.network import context
 from prancimg.network.basis import Block, expand_block
-from prancimg.network.field import Coefficients, step_value
-from prancimg.network.prior import Directions, Prior, load_prior
-from prancimg.network.siren import FRACTION, render, render_field, seeded
+from prancimg.network.field import Coefficients, grid_step
+from prancimg.network.prior import Directions, load_prior
+from prancimg.network.siren import FRACTION, render, render_field, theta0_of_seed
 
-BYTES_A_PIXEL = 26
+BYTES_PER_PIXEL = 26
 """What decoding a field takes, the picture included."""
 
 
@@ -40,8 +40,10 @@ class Model:
         """The model that a header names."""
         if header.channels and not header.prior:
             raise PrancImgError("a field needs a prior")
-        prior = load_prior(header.prior) if header.prior else Prior(header.siren, seeded(header.siren, header.seed), {})
-        siren, theta0, directions = prior
+        if header.prior:
+            siren, theta0, directions = load_prior(header.prior)
+        else:
+            siren, theta0, directions = header.siren, theta0_of_seed(header.siren, header.seed), {}
         if siren != header.siren:
             raise PrancImgError(f"prior {header.prior} belongs to another network")
         blocks = [
@@ -79,15 +81,15 @@ def decode_array(data: bytes, max_pixels: int | None = bitstream.MAX_PIXELS) -> 
     if not header.channels:
         return render(model.siren, theta, header.height, header.width)
     q = read_field(header, segments, theta)
-    return render_field(model.siren, theta, header.pyramid, q, step_value(header.step), header.rate)
+    return render_field(model.siren, theta, header.pyramid, q, grid_step(header.step), header.rate)
 
 
 def read_field(header: Header, segments: Mapping[int, bytes], theta: Mapping[str, np.ndarray]) -> Coefficients:
     """All grids of the field, of segments that lack none."""
-    return read_field_beginning(header, segments, theta, None)[0]
+    return read_field_prefix(header, segments, theta, None)[0]
 
 
-def read_field_beginning(
+def read_field_prefix(
     header: Header,
     segments: Mapping[int, bytes],
     theta: Mapping[str, np.ndarray],
@@ -113,7 +115,7 @@ def read_field_beginning(
             above = level
         elif damage and damage.kind == kind and damage.begun:
             q |= context.decode_field(pyramid, damage.begun, nets, levels, q, whole=False)
-            lacks.append(f"part of {named(levels)}")
+            lacks.append(f"part of {levels_in_words(levels)}")
             break
     lost = [grid for grid in pyramid.grids if grid.key not in q and grid.level >= finest]
     if lost:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from prancimg.decoding import decoder
 from prancimg.decoding.decoder import Model
-from prancimg.decoding.view import Canvas
+from prancimg.decoding.view import Renderer
 from prancimg.errors import PrancImgError, enough_memory
 from prancimg.format import bitstream, files
 from prancimg.format.bitstream import MAX_PIXELS
@@ -19,7 +19,7 @@ from prancimg.format.files import DataLike
 from prancimg.format.layout import MAX_LEVELS
 from prancimg.images.plane import png_to_plane
 from prancimg.images.save import to_image
-from prancimg.network.field import Box, Coefficients, step_value
+from prancimg.network.field import Box, Coefficients, grid_step
 
 Region = tuple[int, int, int, int]
 """x, y, width, height in pixels of the picture."""
@@ -46,7 +46,7 @@ class LazyImage:
         self._extras = Extras.read(self._segments)
         self._max_pixels = max_pixels
         self._lock = Lock()
-        self._canvases: dict[int, Canvas] = {}
+        self._renderers: dict[int, Renderer] = {}
         self._alpha: np.ndarray | LazyImage | None = None
 
     @property
@@ -137,10 +137,10 @@ class LazyImage:
             return self._samples((y, x, y + height, x + width), rows, columns, min(level, self.levels - 1), depth)
 
     def _samples(self, box: Box, rows: int, columns: int, level: int, depth: int) -> np.ndarray:
-        canvas, everything = self._canvas(level), (0, 0, self.height, self.width)
+        renderer, everything = self._renderer(level), (0, 0, self.height, self.width)
         if self._extras.mode == "RGB" and depth == 8 and not level and box == everything and box[2:] == (rows, columns):
-            return canvas.whole()
-        colors = _resampled(canvas, box, rows, columns)
+            return renderer.whole()
+        colors = _resampled(renderer, box, rows, columns)
         if self._extras.samples.grey:
             colors = colors.mean(0, keepdims=True)
         if self._extras.alpha:
@@ -148,29 +148,29 @@ class LazyImage:
         samples = np.rint(colors.transpose(1, 2, 0) * (2**depth - 1))
         return np.ascontiguousarray(samples.astype(np.uint16 if depth == 16 else np.uint8))
 
-    def _canvas(self, level: int) -> Canvas:
+    def _renderer(self, level: int) -> Renderer:
         """The function from the levels from ``level`` up; what is known already is not decoded again."""
         with self._lock:
-            if level in self._canvases:
-                return self._canvases[level]
-            finer = [known for known in self._canvases if known < level]
-            canvas = self._canvases[max(finer)].coarse(level) if finer else self._decoded(level)
-            return self._canvases.setdefault(level, canvas)
+            if level in self._renderers:
+                return self._renderers[level]
+            finer = [known for known in self._renderers if known < level]
+            renderer = self._renderers[max(finer)].coarse(level) if finer else self._decoded(level)
+            return self._renderers.setdefault(level, renderer)
 
-    def _decoded(self, finest: int) -> Canvas:
+    def _decoded(self, finest: int) -> Renderer:
         header = self._header
-        if self._canvases:
-            theta = next(iter(self._canvases.values())).theta
+        if self._renderers:
+            theta = next(iter(self._renderers.values())).theta
         else:
             model = Model.of(header)
             theta = model.parameters(decoder.read_coefficients(header, self._segments), header.tensors)
         q: Coefficients = {}
         if header.channels:
             pixels = (header.width >> finest) * (header.height >> finest)
-            np.empty(decoder.BYTES_A_PIXEL * pixels, np.uint8)  # if there is too little memory, say so at once
-            q, lacks = decoder.read_field_beginning(header, self._segments, theta, self._cut, finest)
+            np.empty(decoder.BYTES_PER_PIXEL * pixels, np.uint8)  # if there is too little memory, say so at once
+            q, lacks = decoder.read_field_prefix(header, self._segments, theta, self._cut, finest)
             self._lacks = self._lacks or lacks
-        return Canvas(header.siren, theta, header.pyramid, q, step_value(header.step), header.rate, finest)
+        return Renderer(header.siren, theta, header.pyramid, q, grid_step(header.step), header.rate, finest)
 
     def _opacity(self, alpha: Alpha, box: Box, rows: int, columns: int, level: int) -> np.ndarray:
         """The alpha channel of a box, (rows, columns) float32 from 0 to 1."""
@@ -188,8 +188,8 @@ class LazyImage:
                     if self._alpha.size != self.size:
                         raise PrancImgError("the alpha segment does not belong to the picture")
         if isinstance(self._alpha, LazyImage):
-            canvas = self._alpha._canvas(min(level, self._alpha.levels - 1))
-            mean = _resampled(canvas, box, rows, columns).mean(0)
+            renderer = self._alpha._renderer(min(level, self._alpha.levels - 1))
+            mean = _resampled(renderer, box, rows, columns).mean(0)
             return np.asarray(np.clip((1 + 2 * MARGIN) * mean - MARGIN, 0, 1))
         top, left, bottom, right = box
         part = self._alpha[top:bottom, left:right]
@@ -211,14 +211,14 @@ def open_image(source: DataLike, *, max_pixels: int | None = MAX_PIXELS, allow_p
     return LazyImage(files.read_bytes(source), max_pixels, allow_partial=allow_partial)
 
 
-def _resampled(canvas: Canvas, box: Box, rows: int, columns: int) -> np.ndarray:
-    """A box as (3, rows, columns) from 0 to 1; along an axis with fewer points than the canvas has, they are averages.
+def _resampled(renderer: Renderer, box: Box, rows: int, columns: int) -> np.ndarray:
+    """A box as (3, rows, columns) from 0 to 1; along an axis with fewer points than pixels, averages.
 
     What is not a number (absurd weights can give it) becomes 0.
     """
-    height, width = ((after - before) >> canvas.finest or 1 for before, after in ((box[0], box[2]), (box[1], box[3])))
+    height, width = ((after - before) >> renderer.finest or 1 for before, after in ((box[0], box[2]), (box[1], box[3])))
     with np.errstate(all="ignore"):
-        picture = np.nan_to_num(canvas.render(box, max(rows, height), max(columns, width)))
+        picture = np.nan_to_num(renderer.render(box, max(rows, height), max(columns, width)))
     if picture.shape[1:] != (rows, columns):
         picture = np.stack([_resized(plane, rows, columns) for plane in np.clip(picture, 0, 1)])
     return np.asarray(np.clip(picture, 0, 1))

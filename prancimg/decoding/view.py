@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from prancimg.format.layout import NEUTRAL_RATE, Pyramid, Siren
-from prancimg.network.field import Box, Coefficients, sharpen, window
+from prancimg.network.field import Box, Coefficients, residual_filter, window
 from prancimg.network.siren import forward, render, render_field, to_floats
 
 _RADIUS = 3
@@ -26,7 +26,7 @@ _TILE = 1 << 14
 
 
 @dataclass(frozen=True)
-class Canvas:
+class Renderer:
     """What a file's integers determine: a function from places to colours."""
 
     siren: Siren
@@ -56,7 +56,7 @@ class Canvas:
         y = top - 0.5 + (np.arange(height) + 0.5) * ((bottom - top) / height)
         x = left - 0.5 + (np.arange(width) + 0.5) * ((right - left) / width)
         if not self.siren.channels:
-            return self._paint_places(y, x)
+            return self._synthesise_places(y, x)
         if not self.finest and (height, width) == (bottom - top, right - left):
             _, rgb, added = self._known(box)
             return np.asarray(rgb + added)
@@ -75,7 +75,7 @@ class Canvas:
             here = slice(start, start + step)
             part = sum(known[:, at] * by[:, None] for at, by in zip(rows_at[:, here], rows_by[:, here], strict=True))
             part = sum(part[:, :, at] * by for at, by in zip(columns_at, columns_by, strict=True))
-            picture[:, here] = self._paint(part[: self.siren.channels]) + part[self.siren.channels :]
+            picture[:, here] = self._synthesise(part[: self.siren.channels]) + part[self.siren.channels :]
         return picture
 
     def whole(self) -> np.ndarray:
@@ -84,7 +84,7 @@ class Canvas:
             return render(self.siren, self.theta, self.pyramid.height, self.pyramid.width)
         return render_field(self.siren, self.theta, self.pyramid, self.q, self.step, self.rate)
 
-    def coarse(self, finest: int) -> Canvas:
+    def coarse(self, finest: int) -> Renderer:
         """The same without the grids below level ``finest``."""
         return replace(self, q={key: q for key, q in self.q.items() if key[1] >= finest}, finest=finest)
 
@@ -94,14 +94,14 @@ class Canvas:
         top, left, bottom, right = box
         wide = (max(0, top - 1), max(0, left - 1), min(height, bottom + 1), min(width, right + 1))
         field = window(self.pyramid, self.q, self.weights, self.step, wide, self.finest)
-        rgb, kernel = self._paint(field), self.weights["residual"]
+        rgb, kernel = self._synthesise(field), self.weights["residual"]
         if self.finest:  # of a coarse level's points, a pixel's neighbours all but share the colour
             kernel = np.where(np.arange(27) % 9 == 4, kernel.reshape(3, 3, 9).sum(2).repeat(9, 1), 0)
-        added = sharpen(rgb, kernel.astype(np.float32)) - rgb
+        added = residual_filter(rgb, kernel.astype(np.float32)) - rgb
         inner = slice(None), slice(top - wide[0], bottom - wide[0]), slice(left - wide[1], right - wide[1])
         return field[inner], rgb[inner], added[inner]
 
-    def _paint(self, field: np.ndarray) -> np.ndarray:
+    def _synthesise(self, field: np.ndarray) -> np.ndarray:
         """The field (channels, h, w) at some points to o (3, h, w)."""
         channels, height, width = field.shape
         out = np.empty((3, height, width), np.float32)
@@ -112,12 +112,12 @@ class Canvas:
             out[:, top : top + rows] = rgb.reshape(3, -1, width)
         return out
 
-    def _paint_places(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    def _synthesise_places(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Rows and columns of places to (3, rows, columns), for a network that reads coordinates."""
         height, width = self.pyramid.height, self.pyramid.width
         x = ((2 * x + 1 - width) / max(height, width)).astype(np.float32)
         y = ((2 * y + 1 - height) / max(height, width)).astype(np.float32)
-        return self._paint(np.stack(np.broadcast_arrays(x[None], y[:, None])))
+        return self._synthesise(np.stack(np.broadcast_arrays(x[None], y[:, None])))
 
 
 def _taps(places: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from prancimg.format import bitstream
 from prancimg.format.bitstream import STEPS, Coded, Header, Segment, step_size
 from prancimg.format.layout import SCALES, Kind, Siren
 from prancimg.format.range_coder import MAGNITUDE, Encoder, best_scale
-from prancimg.network.basis import WHOLE
+from prancimg.network.basis import IDENTITY_UP_TO
 from prancimg.network.prior import load_prior
 from prancimg.network.siren import render
 
@@ -94,7 +94,8 @@ class Plan:
     def scaled(self, factor: float) -> Plan:
         """The plan with ``factor`` times the coefficients of the large tensors."""
         counts = [
-            k if n <= WHOLE else min(n, round(factor * k)) for k, n in zip(self.counts, self.siren.sizes, strict=True)
+            k if n <= IDENTITY_UP_TO else min(n, round(factor * k))
+            for k, n in zip(self.counts, self.siren.sizes, strict=True)
         ]
         return replace(self, counts=tuple(counts))
 
@@ -103,14 +104,14 @@ class Plan:
         """What served best for a budget of bits on the photographs that the prior was trained on."""
         siren = load_prior(PRIOR)[0]
         sizes = siren.sizes
-        small = sum(size for size in sizes if size <= WHOLE)
+        small = sum(size for size in sizes if size <= IDENTITY_UP_TO)
         share = (4500 * (bits / 19_000) ** 0.84 - small) / (sum(sizes) - small)
         if share < 0.05:  # a prior's network would be mostly prior
             parameters = max(24.0, bits / 4)
             return Plan.direct(widest(parameters, 1 if parameters < 100 else 2 if parameters < 400 else 3))
         if share > 1.5:  # or too small
             return Plan.direct(widest(bits / 5, siren.layers))
-        counts = tuple(size if size <= WHOLE else min(size, round(share * size)) for size in sizes)
+        counts = tuple(size if size <= IDENTITY_UP_TO else min(size, round(share * size)) for size in sizes)
         return Plan(siren, PRIOR, Kind.HADAMARD, counts)
 
 

@@ -27,11 +27,11 @@ Progress = Callable[[float], None]
 
 EFFORTS = {1: 16, 2: 36, 3: 80, 4: 170, 5: 360, 6: 700, 7: 1350, 8: 2500, 9: 4608}
 """Steps of a fit: each takes about twice as long as the one before, with all that takes time beside them."""
-SPARE = 0.028
+UNUSED_SHARE = 0.028
 """The share of a size that may be left over: coefficients that fill it would not be worth their bits."""
-FEW = 256
-"""Pixels below which a bit costs no more than among so many: else a picture of one pixel would not have its colour."""
-FITS = 5
+MIN_PIXELS = 256
+"""A bit a pixel counts as if there were so many pixels at least: else a picture of one would not have its colour."""
+PSNR_FITS = 5
 """Fits in search of a PSNR."""
 
 
@@ -54,7 +54,7 @@ class FieldSearch:
 
     def at_size(self, size: int) -> bytes:
         """The best file of at most ``size`` bytes, and of at least 97 % of them where the picture can use them."""
-        least = _file(*_nothing(self.image))
+        least = _file(*_empty_field(self.image))
         if size < len(least):
             raise PrancImgError(
                 f"{size} bytes are too few: the lowest possible is {len(least)} bytes, "
@@ -69,14 +69,14 @@ class FieldSearch:
             return math.log(len(files[shift]) / size)
 
         off = excess(0.0)
-        if not -SPARE <= off <= 0:
+        if not -UNUSED_SHARE <= off <= 0:
             falling_root(excess, 2 * off + 0.01, -0.5, (fitted.finest, fitted.coarsest), 0.01, 8)
         fitting = [data for data in files.values() if len(data) <= size]
         return max(fitting, key=len, default=least)
 
     def at_lmbda(self, lmbda: float) -> bytes:
-        """The file with about the least mse + λ · bpp, mse on samples from 0 to 1, and at least ``FEW`` pixels."""
-        return file_of(self._fit(lmbda=max(lmbda * min(1.0, self.pixels / FEW), LMBDAS[0])), 0.0)
+        """The file with about the least mse + λ · bpp, mse on samples from 0 to 1, of ``MIN_PIXELS`` at least."""
+        return file_of(self._fit(lmbda=max(lmbda * min(1.0, self.pixels / MIN_PIXELS), LMBDAS[0])), 0.0)
 
     def at_psnr(self, wanted: float) -> bytes:
         """The smallest file found whose PSNR is at least ``wanted`` dB."""
@@ -85,14 +85,14 @@ class FieldSearch:
 
         def shortfall(x: float) -> float:
             """dB above what is wanted: falls as λ grows."""
-            start = len(files) / FITS
-            data = file_of(self._fit(lmbda=math.exp(x), start=start, share=1 / FITS), 0.0)
+            start = len(files) / PSNR_FITS
+            data = file_of(self._fit(lmbda=math.exp(x), start=start, share=1 / PSNR_FITS), 0.0)
             files.append((_psnr(self.image, data), data))
             return files[-1][0] - wanted
 
         # Falling as it must, and just above instead of just below zero: look for the mirrored point.
         start = min(max(math.log(3 * 10 ** (-wanted / 10)), low), high)
-        falling_root(lambda x: -shortfall(-x), -start, -1.3, (-high, -low), 0.15, FITS)
+        falling_root(lambda x: -shortfall(-x), -start, -1.3, (-high, -low), 0.15, PSNR_FITS)
         enough = [data for reached, data in files if reached >= wanted]
         if not enough:
             shortfall(low)
@@ -124,7 +124,7 @@ class FieldSearch:
         return fitted
 
 
-def _nothing(image: np.ndarray) -> tuple[Header, list[np.ndarray], Coefficients]:
+def _empty_field(image: np.ndarray) -> tuple[Header, list[np.ndarray], Coefficients]:
     """The smallest file of a picture's size: an empty field of as few grids as there can be."""
     header = Setup().header(image, LMBDAS[1], (MAX_LEVELS - 1, MAX_LEVELS - 1))
     empty = {grid.key: np.zeros((grid.height, grid.width), np.int32) for grid in header.pyramid.grids}

@@ -34,7 +34,7 @@ from prancimg.format import range_coder
 from prancimg.format.bitstream import Header
 from prancimg.format.layout import KINDS, Pyramid
 from prancimg.network import context
-from prancimg.network.field import Box, Coefficients, step_value, window
+from prancimg.network.field import Box, Coefficients, grid_step, window
 from prancimg.network.siren import FRACTION, to_floats
 
 LARGE = 1 << 22
@@ -135,7 +135,7 @@ class _Field:
                 np.moveaxis(new, axis, 0)[beyond:] = False
             mean, table = context.distributions(grid, whole, done, nets[KINDS[grid.component > 0]])
             flat = new.reshape(-1)
-            bits += range_coder.near_cost(whole[new], mean[flat], table[flat])
+            bits += range_coder.conditional_cost(whole[new], mean[flat], table[flat])
             done[key] = whole
             self.q[key][part][new], self.ranks[key][part][new] = whole[new], ranks[key][new]
             self.rest[key][part][new] = (found[key] - whole)[new].clip(-_MOST, _MOST)
@@ -268,7 +268,7 @@ def _fit_window(
     known, free = packed(field.q).to(torch.float32), ~packed(field.held)
     objective = WindowRateDistortion(pixels, pyramid, known, free, setup.masking)
     weights = {name: torch.from_numpy(tensor).to(device) for name, tensor in network.items()}
-    step, r = step_value(header.step), relative_rate(header.rate)
+    step, r = grid_step(header.step), relative_rate(header.rate)
     with torch.no_grad():
         seen = window(header.pyramid, field.q, network, step, place.box)
         objective.beyond = torch.from_numpy(np.array(seen)).to(device) - objective.field(known, weights, step)

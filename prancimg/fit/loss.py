@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from prancimg.fit.ops.picture import picture_error, sharpen, sines
+from prancimg.fit.ops.picture import picture_error, residual_filter, sines
 from prancimg.fit.ops.rate import field_bits
-from prancimg.fit.ops.resampling import lift, upsample
+from prancimg.fit.ops.resampling import upsample, upsample_add
 from prancimg.fit.ops.rounding import soft_round
 from prancimg.fit.setup import OPTIMISATION, relative_rate
 from prancimg.format.bitstream import Header
 from prancimg.format.layout import COMPONENTS, KINDS, Pyramid
-from prancimg.network.field import directions, features, step_value
+from prancimg.network.field import channel_gains, feature_field, grid_step
 
 
 class RateDistortion:
@@ -54,7 +54,7 @@ class RateDistortion:
         phases = weights["b0"] + weights["slope"] * r
         linear = weights["w1"] @ (phases.cos()[:, None] * weights["w0"])
         linear = linear + weights["residual"].view(3, 3, 9).sum(2) @ linear
-        gains = directions(weights) * step
+        gains = channel_gains(weights) * step
         present = {grid.key for grid in self.pyramid.grids}
         out: list[Tensor] = []
         shown: Tensor | None = None
@@ -74,7 +74,7 @@ class RateDistortion:
 
     def field(self, q: Tensor, weights: Mapping[str, Tensor], step: float) -> Tensor:
         """The field that the network reads, (channels, h, w)."""
-        field: Tensor = features(self.pyramid, self.pyramid.split(q), weights, step, lift)
+        field: Tensor = feature_field(self.pyramid, self.pyramid.split(q), weights, step, upsample_add)
         return field
 
     def render(self, q: Tensor, weights: Mapping[str, Tensor], step: float, r: float) -> Tensor:
@@ -82,7 +82,7 @@ class RateDistortion:
         field = self.field(q, weights, step)
         phases = weights["b0"] + weights["slope"] * r
         rgb = sines(field.reshape(len(field), -1), weights["w0"], phases, weights["w1"], weights["b1"])
-        return sharpen(rgb.view_as(self.pixels), weights["residual"])
+        return residual_filter(rgb.view_as(self.pixels), weights["residual"])
 
     def distortion(self, q: Tensor, weights: Mapping[str, Tensor], step: float, r: float) -> Tensor:
         """Mean squared error of the picture, weighted by visibility."""
@@ -136,7 +136,7 @@ def learning_rate(done: float) -> float:
 
 def initial_grids(objective: RateDistortion, weights: Mapping[str, Tensor], header: Header) -> Tensor:
     """The analytic start moved towards zero by ``OPTIMISATION.shrinkage``."""
-    y = objective.start(weights, step_value(header.step), relative_rate(header.rate))
+    y = objective.start(weights, grid_step(header.step), relative_rate(header.rate))
     return torch.copysign((y.abs() - OPTIMISATION.shrinkage).clamp_min(0), y)
 
 

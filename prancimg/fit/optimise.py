@@ -22,7 +22,7 @@ from prancimg.fit.setup import NEGLIGIBLE_ERROR, OPTIMISATION, Setup, relative_r
 from prancimg.fit.threads import AdaptiveThreads, one_torch_thread
 from prancimg.format.bitstream import Header
 from prancimg.network import context
-from prancimg.network.field import step_value
+from prancimg.network.field import grid_step
 
 
 class FieldFit:
@@ -60,7 +60,7 @@ class FieldFit:
         self.steps += 1
 
     def _step(self, done: float) -> None:
-        step, r = step_value(self.header.step), relative_rate(self.header.rate)
+        step, r = grid_step(self.header.step), relative_rate(self.header.rate)
         weights, own_bits = self.networks.weights(done >= OPTIMISATION.networks_rounded_from)
         if self.fixed is None:
             q = annealed_soft_round(self.y, done / OPTIMISATION.grids_rounded_from, self.generator)
@@ -90,7 +90,7 @@ class FieldFit:
     def with_rdoq_order(self, groups: int) -> Fitted:
         """The same, with the order in which coefficients are given up."""
         weights = {name: tensor.detach() for name, tensor in self.networks.weights(True)[0].items()}
-        step, r = step_value(self.header.step), relative_rate(self.header.rate)
+        step, r = grid_step(self.header.step), relative_rate(self.header.rate)
         q = self.y.detach().round()
         order = rdoq_order(self.objective, q, weights, step, r, self.setup.rate_weights, self._lmbda_per_bit, groups)
         return replace(self.result(), rdoq_order=order)

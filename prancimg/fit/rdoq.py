@@ -19,7 +19,7 @@ from prancimg.format import range_coder
 from prancimg.format.bitstream import Header
 from prancimg.format.layout import STEP_CODES
 from prancimg.network import context
-from prancimg.network.field import Coefficients, step_value
+from prancimg.network.field import Coefficients, grid_step
 from prancimg.network.siren import FRACTION
 
 
@@ -50,7 +50,7 @@ class Fitted:
         """
         near = min(max(shift, -1.0), 1.0)
         code = min(max(self.header.step + math.floor(shift - near), 0), STEP_CODES - 1)
-        ratio = step_value(self.header.step) / step_value(code)
+        ratio = grid_step(self.header.step) / grid_step(code)
         if near > 0:
             q, places = np.rint(self.y), self.rdoq_order[: round(near * len(self.rdoq_order))]
             q[places] -= np.sign(q[places])

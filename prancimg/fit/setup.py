@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from prancimg.format.bitstream import FROZEN, PRANC, WHOLE, Adapted, Header, coded_by
+from prancimg.format.bitstream import ALL_WEIGHTS, FROZEN, PRANC, Adapted, Header, coded_by
 from prancimg.format.layout import NEUTRAL_RATE, STEP_CODES, Kind
 from prancimg.network.prior import load_prior
 
@@ -175,4 +175,4 @@ def adapted_to(bits: float, iterations: int) -> Adapted:
     """The coefficients of the networks that pay in a file of so many bits, measured on photographs."""
     at, most = RATE_CONTROL.whole_steps
     whole_from = RATE_CONTROL.whole_from * (min(iterations, most) / at) ** RATE_CONTROL.whole_exponent
-    return FROZEN if bits < RATE_CONTROL.pranc_from else PRANC if bits < whole_from else WHOLE
+    return FROZEN if bits < RATE_CONTROL.pranc_from else PRANC if bits < whole_from else ALL_WEIGHTS

@@ -37,7 +37,7 @@ MAX_SIDE = 1 << 20
 MAX_HIDDEN, MAX_LAYERS, MAX_CHANNELS = 512, 16, 16
 MAX_ENTRIES = 1 << 28
 """Cap on the entries of B a decoder may have to generate: about 12 seconds."""
-SINE = 256
+SINE_COST = 256
 """What a sine of a large number costs, in multiply-accumulates."""
 MAX_WORK = 1 << 41
 """Cap on the multiply-accumulates of a whole render: two to three minutes on one core."""
@@ -121,7 +121,7 @@ class Header:
     rate: int = 0
     """The rate index that the network and the context model are told."""
     step: int = 0
-    """Step code of the field, see :func:`prancimg.network.field.step_value`."""
+    """Step code of the field, see :func:`prancimg.network.field.grid_step`."""
 
     @property
     def siren(self) -> Siren:
@@ -146,7 +146,7 @@ class Header:
             raise PrancImgError(f"the basis has {entries} entries, more than {MAX_ENTRIES}")
         if waves > MAX_WAVES:
             raise PrancImgError(f"a field of {self.width} x {self.height} takes {waves} steps, more than {MAX_WAVES}")
-        if self.width * self.height * (painting + SINE * self.hidden * self.layers) > MAX_WORK:
+        if self.width * self.height * (painting + SINE_COST * self.hidden * self.layers) > MAX_WORK:
             raise PrancImgError("the network is too large for so many pixels")
         if sum(grid.count * each[KINDS[grid.component > 0]] for grid in grids) > MAX_CONTEXT:
             raise PrancImgError("the context model is too large for so many coefficients")
@@ -254,7 +254,7 @@ def _contexts(a: tuple[int, int | None], b: tuple[int, int | None], bias: tuple[
 
 FROZEN: Adapted = {}
 PRANC: Adapted = {**_PAINT, **_contexts((72, 48), (72, 48), (88, 24))}
-WHOLE: Adapted = {**_PAINT, **_contexts((96, None), (96, None), (104, None))}
+ALL_WEIGHTS: Adapted = {**_PAINT, **_contexts((96, None), (96, None), (104, None))}
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ class Plan:
         return coded_by(self.adapted, Siren.of(*(self.scalars[name] for name in _NETWORK)))
 
 
-PLANS = tuple(Plan(2, adapted) for adapted in (FROZEN, PRANC, WHOLE))
+PLANS = tuple(Plan(2, adapted) for adapted in (FROZEN, PRANC, ALL_WEIGHTS))
 """Plans of the field's networks, numbered from 0. Part of the format: never edited, only added to."""
 PLANNED = {"hidden": 16, "layers": 1, "channels": 4, "kind": int(Kind.SIGN)}
 """What all of them have in common."""

@@ -195,7 +195,7 @@ class Pyramid:
     def share(self, some: Sequence[Grid]) -> str:
         """Some of the grids in words."""
         part = 100 * sum(grid.count for grid in some) / sum(grid.count for grid in self.grids)
-        return f"{named(sorted({grid.level for grid in some}))} ({part:.0f} % of its coefficients)"
+        return f"{levels_in_words(sorted({grid.level for grid in some}))} ({part:.0f} % of its coefficients)"
 
     def split(self, packed: Array) -> dict[tuple[int, int], Array]:
         """All coefficients one after the other (n,) to grids (h, w) by (component, level), which share its memory."""
@@ -206,7 +206,7 @@ class Pyramid:
         return grids
 
 
-def named(levels: Sequence[int]) -> str:
+def levels_in_words(levels: Sequence[int]) -> str:
     """Levels of a pyramid in words."""
     return f"level {levels[0]}" if len(levels) == 1 else f"levels {levels[0]} to {levels[-1]}"
 

@@ -30,10 +30,10 @@ MAGNITUDE = 1 << 20
 NO_LOW_BITS = 27
 """The greatest scale index without low bits."""
 
-_NEAR = CENTRE - 16
-"""The symbols up to this one share one in tables a quarter as wide, for values near their means; likewise above."""
-_FAR = 8
-"""How many times to do without these tables where a value was farther out."""
+_NARROW = CENTRE - 16
+"""In narrow tables, a quarter as wide, the symbols up to this one share one; likewise those above as many."""
+_WIDE_AFTER = 8
+"""How many times to use wide tables where a narrow one was left."""
 _WIDEST = 28
 _ESCAPE_BITS = 11
 # round(2**30 * exp(-1 / (8 * b))) for the 40 deviations b: the decay of a distribution over an eighth of a symbol.
@@ -75,11 +75,11 @@ def weights() -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _near_weights() -> np.ndarray:
-    """:func:`weights` with the symbols up to ``_NEAR`` as one, and those from the opposite of it on."""
-    counts, last = frequencies().reshape(-1, WIDTH), WIDTH - _NEAR
-    below, above = counts[:, : _NEAR + 1].sum(1), counts[:, last - 1 :].sum(1)
-    rows: np.ndarray = np.column_stack([below, counts[:, _NEAR + 1 : last - 1], above]) - 1.0
+def _narrow_weights() -> np.ndarray:
+    """:func:`weights` with the symbols up to ``_NARROW`` as one, and those from the opposite of it on."""
+    counts, last = frequencies().reshape(-1, WIDTH), WIDTH - _NARROW
+    below, above = counts[:, : _NARROW + 1].sum(1), counts[:, last - 1 :].sum(1)
+    rows: np.ndarray = np.column_stack([below, counts[:, _NARROW + 1 : last - 1], above]) - 1.0
     return rows
 
 
@@ -88,15 +88,15 @@ def _centred(table: int) -> constriction.stream.model.Categorical:
     return constriction.stream.model.Categorical(weights()[MEANS * table + MEANS // 2], perfect=False)
 
 
-class Learning:
-    """A distribution that learns: the one at the start counts as ``WORTH`` symbols, and every symbol seen as one.
+class AdaptiveModel:
+    """A distribution that learns: the one at the start counts as ``PRIOR_COUNT`` symbols, and every symbol seen as one.
 
     Args:
         scale: the scale index of a Laplace table, which the distribution starts from,
         zeros: mixed with so many 256ths of certain zeros, 0 to 255.
     """
 
-    WORTH = 128
+    PRIOR_COUNT = 128
 
     def __init__(self, scale: int, zeros: int = 0) -> None:
         self.scale = scale
@@ -104,14 +104,14 @@ class Learning:
         self._start[CENTRE] += zeros << PRECISION
         self._counts = np.zeros(WIDTH, np.int64)
 
-    def see(self, symbols: np.ndarray) -> None:
+    def update(self, symbols: np.ndarray) -> None:
         """Count symbols 0 .. 127."""
         self._counts += np.bincount(symbols, minlength=WIDTH)
 
     def frequencies(self) -> np.ndarray:
         """(128,) int64, positive, of sum 2**24. At most 2**32 symbols can have been seen."""
-        start = self._start * self.WORTH >> 8
-        seen = (start + (self._counts << PRECISION)) // (self.WORTH + int(self._counts.sum()))
+        start = self._start * self.PRIOR_COUNT >> 8
+        seen = (start + (self._counts << PRECISION)) // (self.PRIOR_COUNT + int(self._counts.sum()))
         out: np.ndarray = (seen * ((1 << PRECISION) - WIDTH) >> PRECISION) + 1
         out[CENTRE] += (1 << PRECISION) - out.sum()
         return out
@@ -122,7 +122,7 @@ class Learning:
         return constriction.stream.model.Categorical(self.frequencies() - 1.0, perfect=False)
 
 
-_FAMILY = constriction.stream.model.Categorical(perfect=False)
+_CATEGORICAL = constriction.stream.model.Categorical(perfect=False)
 
 
 @lru_cache(maxsize=32)
@@ -143,15 +143,15 @@ def cost(values: np.ndarray, scale: int) -> float:
     return _bits(symbols, frequencies()[table, MEANS // 2][symbols]) + shift * values.size
 
 
-def near_cost(values: np.ndarray, mean: np.ndarray, table: np.ndarray) -> float:
-    """Bits of :meth:`Encoder.put_near`."""
-    whole, row = _near(mean, table)
+def conditional_cost(values: np.ndarray, mean: np.ndarray, table: np.ndarray) -> float:
+    """Bits of :meth:`Encoder.put_conditional`."""
+    whole, row = _rounded_means(mean, table)
     symbols = _symbols(values, whole)
     return _bits(symbols, frequencies().reshape(-1, WIDTH)[row, symbols])
 
 
 def escaped(values: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Which values :meth:`Encoder.put_near` writes apart, for their distance from the mean."""
+    """Which values :meth:`Encoder.put_conditional` writes apart, for their distance from the mean."""
     return _escaped(_symbols(values, mean + MEANS // 2 >> 3))
 
 
@@ -172,7 +172,7 @@ def _escaped(symbols: np.ndarray) -> np.ndarray:
     return escaped
 
 
-def _near(mean: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _rounded_means(mean: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Means in eighths and tables to rounded means and rows of :func:`weights`."""
     shifted = mean + MEANS // 2
     return shifted >> 3, MEANS * table + (shifted & MEANS - 1)
@@ -197,10 +197,10 @@ class Encoder:
         if values.size:
             self._put(values, scale, _centred(_split(scale)[0]))
 
-    def put_learning(self, values: np.ndarray, learning: Learning) -> None:
+    def put_adaptive(self, values: np.ndarray, learning: AdaptiveModel) -> None:
         """The same under a distribution that learns from them, but only after them."""
         if values.size:
-            learning.see(self._put(values, learning.scale, learning.model))
+            learning.update(self._put(values, learning.scale, learning.model))
 
     def _put(self, values: np.ndarray, scale: int, model: constriction.stream.model.Categorical) -> np.ndarray:
         """Symbols, escapes and low bits; the symbols are returned."""
@@ -216,16 +216,16 @@ class Encoder:
             self._range.encode(low.astype(np.int32), _uniform(shift))
         return symbols
 
-    def put_near(self, values: np.ndarray, mean: np.ndarray, table: np.ndarray) -> None:
+    def put_conditional(self, values: np.ndarray, mean: np.ndarray, table: np.ndarray) -> None:
         """Append integers (int64), each with a distribution of its own: its mean in eighths and its table."""
         if np.abs(values).max() >= MAGNITUDE:
             raise PrancImgError("a coefficient is too large for the format")
-        whole, row = _near(mean, table)
+        whole, row = _rounded_means(mean, table)
         symbols = _symbols(values, whole).astype(np.int32)
-        if symbols.min() > _NEAR and symbols.max() < WIDTH - 1 - _NEAR:
-            self._range.encode(symbols - np.int32(_NEAR), _FAMILY, _near_weights().take(row, 0))
+        if symbols.min() > _NARROW and symbols.max() < WIDTH - 1 - _NARROW:
+            self._range.encode(symbols - np.int32(_NARROW), _CATEGORICAL, _narrow_weights().take(row, 0))
         else:
-            self._range.encode(symbols, _FAMILY, weights().take(row, 0))
+            self._range.encode(symbols, _CATEGORICAL, weights().take(row, 0))
             self._put_escapes(values, symbols)
 
     def _put_escapes(self, values: np.ndarray, symbols: np.ndarray) -> None:
@@ -247,16 +247,16 @@ class Decoder:
         if len(data) % 4:
             raise PrancImgError("the coefficients are not a whole number of 32-bit words")
         self._range = constriction.stream.queue.RangeDecoder(np.frombuffer(data, "<u4").astype(np.uint32))
-        self._far = 0
+        self._wide_for = 0
 
     def take(self, count: int, scale: int) -> np.ndarray:
         """The next ``count`` integers, int64."""
         return self._take(count, scale, _centred(_split(scale)[0]))[0]
 
-    def take_learning(self, count: int, learning: Learning) -> np.ndarray:
-        """The inverse of :meth:`Encoder.put_learning`."""
+    def take_adaptive(self, count: int, learning: AdaptiveModel) -> np.ndarray:
+        """The inverse of :meth:`Encoder.put_adaptive`."""
         values, symbols = self._take(count, learning.scale, learning.model)
-        learning.see(symbols)
+        learning.update(symbols)
         return values
 
     def _take(self, count: int, scale: int, model: object) -> tuple[np.ndarray, np.ndarray]:
@@ -270,28 +270,28 @@ class Decoder:
             raise PrancImgError("a coefficient is out of range")
         return values, symbols
 
-    def take_near(self, mean: np.ndarray, table: np.ndarray) -> np.ndarray:
+    def take_conditional(self, mean: np.ndarray, table: np.ndarray) -> np.ndarray:
         """The next integers, int64, one for each distribution."""
-        whole, row = _near(mean, table)
-        values = self._take_nearer(whole, row)
+        whole, row = _rounded_means(mean, table)
+        values = self._take_narrow(whole, row)
         if values is None:
-            symbols = self._decode(_FAMILY, weights().take(row, 0))
+            symbols = self._decode(_CATEGORICAL, weights().take(row, 0))
             values = symbols + (whole - CENTRE)
             self._take_escapes(values, symbols)
         return values
 
-    def _take_nearer(self, whole: np.ndarray, row: np.ndarray) -> np.ndarray | None:
-        """:meth:`take_near` by tables of a quarter of the width, in a third of the time; None if they do not do."""
-        if self._far:
-            self._far -= 1
+    def _take_narrow(self, whole: np.ndarray, row: np.ndarray) -> np.ndarray | None:
+        """:meth:`take_conditional` by tables of a quarter of the width, in a third of the time; None if too narrow."""
+        if self._wide_for:
+            self._wide_for -= 1
             return None
         before = self._range.clone()
         with contextlib.suppress(PrancImgError):  # behind a symbol farther out, anything can follow
-            symbols = self._decode(_FAMILY, _near_weights().take(row, 0))
+            symbols = self._decode(_CATEGORICAL, _narrow_weights().take(row, 0))
             if (symbols + 1 & WIDTH // 4 - 2).all():  # all but the first and the last
-                values: np.ndarray = symbols + (whole - (CENTRE - _NEAR))
+                values: np.ndarray = symbols + (whole - (CENTRE - _NARROW))
                 return values
-        self._range, self._far = before, _FAR
+        self._range, self._wide_for = before, _WIDE_AFTER
         return None
 
     def _take_escapes(self, values: np.ndarray, symbols: np.ndarray) -> None:
@@ -303,16 +303,16 @@ class Decoder:
     def _decode(self, model: object, argument: object) -> np.ndarray:
         try:
             symbols: np.ndarray = self._range.decode(model, argument)
-        except AssertionError as error:  # constriction's word for bytes no encoder wrote
+        except AssertionError as error:  # so constriction says that no encoder wrote these bytes
             raise PrancImgError("the coefficients are damaged") from error
         return symbols.astype(np.int64)
 
 
-class BrokenOff(PrancImgError):
+class Truncated(PrancImgError):
     """A stream ends before what is asked for."""
 
 
-class BrokenOffDecoder(Decoder):
+class TruncatedDecoder(Decoder):
     """Reads the beginning of a stream whose end is lost, as far as it is the same whatever the end was.
 
     Decoding is monotone in the bytes, so it is enough to compare the least end there could be and the greatest.
@@ -323,14 +323,14 @@ class BrokenOffDecoder(Decoder):
         super().__init__(data)  # missing words count as 0
         self._greatest = Decoder(data + b"\xff" * 16)
 
-    def _take_nearer(self, whole: np.ndarray, row: np.ndarray) -> None:
+    def _take_narrow(self, whole: np.ndarray, row: np.ndarray) -> None:
         """Two decoders cannot go back."""
 
     def _decode(self, model: object, argument: object) -> np.ndarray:
         try:
             symbols, others = super()._decode(model, argument), self._greatest._decode(model, argument)
         except PrancImgError as error:
-            raise BrokenOff("the coefficients are cut short") from error
+            raise Truncated("the coefficients are cut short") from error
         if not np.array_equal(symbols, others):
-            raise BrokenOff("the coefficients are cut short")
+            raise Truncated("the coefficients are cut short")
         return symbols

@@ -23,11 +23,11 @@ from prancimg.format.layout import Kind
 from prancimg.network.arrays import Array, arange, cast, convert, namespace, zeros
 from prancimg.network.philox import philox4x32
 
-WHOLE = 256
+IDENTITY_UP_TO = 256
 """Tensors of at most so many entries get an identity block."""
 CHUNK = 1 << 20
 """Entries of B generated at a time."""
-_ORDINARY = 1 << 16
+_CACHED_UP_TO = 1 << 16
 """Rows of a block from which on nothing about it is cached."""
 
 
@@ -60,7 +60,7 @@ Drawn = TypeVar("Drawn")
 def block_basis(sizes: Sequence[int], kind: Kind, seed: int) -> Basis:
     """A block for each tensor; small tensors keep every entry."""
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    kinds = [Kind.IDENTITY if size <= WHOLE else kind for size in sizes]
+    kinds = [Kind.IDENTITY if size <= IDENTITY_UP_TO else kind for size in sizes]
     return Basis(seed, tuple(map(Block, starts, sizes, kinds)))
 
 
@@ -73,10 +73,10 @@ def chunk_basis(sizes: Sequence[int], kind: Kind, seed: int, rows: int) -> Basis
     """Blocks of at most ``rows`` rows within each tensor, as equal as can be; small tensors keep every entry."""
     blocks, start = [], 0
     for size in sizes:
-        parts = 1 if size <= WHOLE else -(-size // rows)
+        parts = 1 if size <= IDENTITY_UP_TO else -(-size // rows)
         edges = [size * i // parts for i in range(parts + 1)]
         for low, high in pairwise(edges):
-            blocks.append(Block(start + low, high - low, Kind.IDENTITY if size <= WHOLE else kind))
+            blocks.append(Block(start + low, high - low, Kind.IDENTITY if size <= IDENTITY_UP_TO else kind))
         start += size
     return Basis(seed, tuple(blocks))
 
@@ -219,7 +219,7 @@ def _cached(draw: Callable[..., Drawn]) -> Callable[..., Drawn]:
     remembering = lru_cache(maxsize=64)(draw)
 
     def choose(seed: int, index: int, rows: int) -> Drawn:
-        return (remembering if rows <= _ORDINARY else draw)(seed, index, rows)
+        return (remembering if rows <= _CACHED_UP_TO else draw)(seed, index, rows)
 
     return choose
 

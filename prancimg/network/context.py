@@ -34,14 +34,23 @@ from prancimg.format.layout import (
     Pyramid,
     features_of,
 )
-from prancimg.format.range_coder import MEANS, TABLES, BrokenOff, BrokenOffDecoder, Decoder, Encoder, escaped, near_cost
+from prancimg.format.range_coder import (
+    MEANS,
+    TABLES,
+    Decoder,
+    Encoder,
+    Truncated,
+    TruncatedDecoder,
+    conditional_cost,
+    escaped,
+)
 from prancimg.network.field import Coefficients
 
 SQUASH_LIMIT = 256
 
 _CHUNK = 1 << 12
 """Positions that go through a network at a time, so that they stay in cache."""
-_MANY = 1 << 22
+_COST_CHUNK = 1 << 22
 """Positions whose cost is summed at a time, so that memory has a bound."""
 _BLOCK = 1 << 15
 """Positions a decoder gathers the features of at a time."""
@@ -54,7 +63,7 @@ _KNOTS = ((0, 0), (1, 56), (2, 92), (4, 134), (8, 178), (16, 222), (32, 266), (6
 _SUM_KNOTS = ((0, 0), (1, 16), (2, 31), *((4 * v, s) for v, s in _KNOTS[1:]))
 
 
-def _straight(knots: tuple[tuple[int, int], ...]) -> np.ndarray:
+def _piecewise_linear(knots: tuple[tuple[int, int], ...]) -> np.ndarray:
     """The values at 0, 1, ... up to the last knot."""
     xs, ys = np.array(knots).T
     v = np.arange(xs[-1] + 1)
@@ -63,9 +72,9 @@ def _straight(knots: tuple[tuple[int, int], ...]) -> np.ndarray:
     return values
 
 
-SQUASH = np.concatenate([-_straight(_KNOTS)[:0:-1], _straight(_KNOTS)]).astype(np.int16)
+SQUASH = np.concatenate([-_piecewise_linear(_KNOTS)[:0:-1], _piecewise_linear(_KNOTS)]).astype(np.int16)
 """squash(-256) ... squash(256), in units of 2**-6, int16: 16 times their largest still fits."""
-_MAGNITUDE = _straight(_SUM_KNOTS).astype(np.int16)
+_MAGNITUDE = _piecewise_linear(_SUM_KNOTS).astype(np.int16)
 
 
 def squash(q: np.ndarray) -> np.ndarray:
@@ -129,8 +138,8 @@ class Network:
 
     def __call__(self, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First-layer sums (units + 1, n), which are lost, to means in eighths and tables, each (n,) int64."""
-        h = _twice_positive(first, self._cut_first)
-        h += _twice_positive(self._b @ h, self._cut_second)
+        h = _doubled_relu(first, self._cut_first)
+        h += _doubled_relu(self._b @ h, self._cut_second)
         out = self._c @ h
         np.maximum(out, 0.0, out=out)
         np.minimum(out, _OUT_MAX, out=out)
@@ -142,7 +151,7 @@ class Network:
 _OUT_MAX = np.array([[2 * _MEAN_MAX], [TABLES - 1]])
 
 
-def _twice_positive(x: np.ndarray, cut: bool) -> np.ndarray:
+def _doubled_relu(x: np.ndarray, cut: bool) -> np.ndarray:
     """In place, twice the whole part of x where it is positive, else 0."""
     np.floor(x, out=x)
     x += np.abs(x)
@@ -156,7 +165,7 @@ def networks(theta: Mapping[str, np.ndarray], fraction: int, rate: int) -> dict[
     return {kind: Network(kind, theta, fraction, rate) for kind in KINDS}
 
 
-def raise_twofold(x: np.ndarray, height: int, width: int) -> np.ndarray:
+def upsample_bilinear(x: np.ndarray, height: int, width: int) -> np.ndarray:
     """Bilinear enlargement of integers (h, w), times 16; edges repeated, cut to (height, width)."""
     for axis in (0, 1):
         x = np.moveaxis(x, axis, 0)
@@ -166,9 +175,9 @@ def raise_twofold(x: np.ndarray, height: int, width: int) -> np.ndarray:
     return x[:height, :width]
 
 
-def _raised(x: np.ndarray | None, height: int, width: int) -> np.ndarray | None:
+def _upsampled(x: np.ndarray | None, height: int, width: int) -> np.ndarray | None:
     """Features enlarged, rounded down."""
-    return None if x is None else raise_twofold(x, height, width) >> 4
+    return None if x is None else upsample_bilinear(x, height, width) >> 4
 
 
 def _box_sums(q: np.ndarray, reach: int = 2) -> np.ndarray:
@@ -193,15 +202,15 @@ def _known_plane(plane: Plane, grid: Grid, done: Coefficients) -> np.ndarray | N
             near = squashed(parent)
             return None if near is None else near.repeat(2, 0)[: size[0]].repeat(2, 1)[:, : size[1]]
         case Plane.PARENT:
-            return _raised(squashed(parent), *size)
+            return _upsampled(squashed(parent), *size)
         case Plane.PARENT_SUM:
-            return _raised(magnitude(_box_sums(done[parent])), *size) if parent in done else None
+            return _upsampled(magnitude(_box_sums(done[parent])), *size) if parent in done else None
         case Plane.GRANDPARENT:
-            between = _raised(squashed((component, level + 2)), -(-size[0] // 2), -(-size[1] // 2))
-            return _raised(between, *size)
+            between = _upsampled(squashed((component, level + 2)), -(-size[0] // 2), -(-size[1] // 2))
+            return _upsampled(between, *size)
         case Plane.OTHER | Plane.OTHER_2:
             other = 2 if plane == Plane.OTHER_2 else (COMPONENTS - component if component else 1)
-            values = _raised(squashed((other, level + 1)), *size)
+            values = _upsampled(squashed((other, level + 1)), *size)
             return None if values is None else np.abs(values)
         case Plane.LUMA:
             return squashed((0, level))
@@ -277,7 +286,7 @@ def _causal_sums(q: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Waves:
+class Wavefronts:
     """The wavefronts of a grid: wave t holds the positions with x + 2y = t, by rising y."""
 
     height: int
@@ -327,11 +336,11 @@ def distributions(grid: Grid, q: np.ndarray, done: Coefficients, network: Networ
         inputs = np.ones((layer.shape[1], min(rows, grid.height - top), grid.width))
         causal.rows(grid, top, inputs[: len(causal.taps)])
         known.rows(grid, top, inputs[len(causal.taps) : -1])
-        busy = inputs[:-1].any(0)
-        found = network(layer @ np.column_stack([nothing, inputs[:, busy]]))
+        active = inputs[:-1].any(0)
+        found = network(layer @ np.column_stack([nothing, inputs[:, active]]))
         for out, values in zip((mean[top : top + rows], table[top : top + rows]), found, strict=True):
             out[:] = values[0]  # most contexts hold nothing but zeros
-            out[busy] = values[1:]
+            out[active] = values[1:]
     return mean.reshape(-1), table.reshape(-1)
 
 
@@ -341,9 +350,9 @@ def cost(pyramid: Pyramid, q: Coefficients, nets: Mapping[str, Network]) -> floa
     for grid in pyramid.grids:
         mean, table = distributions(grid, q[grid.key], done, nets[KINDS[grid.component > 0]])
         values = q[grid.key].reshape(-1)
-        for start in range(0, grid.count, _MANY):
-            here = slice(start, start + _MANY)
-            bits += near_cost(values[here], mean[here], table[here])
+        for start in range(0, grid.count, _COST_CHUNK):
+            here = slice(start, start + _COST_CHUNK)
+            bits += conditional_cost(values[here], mean[here], table[here])
         done[grid.key] = q[grid.key]
     return bits
 
@@ -354,7 +363,7 @@ def encode_field(pyramid: Pyramid, q: Coefficients, nets: Mapping[str, Network],
     for grid in pyramid.grids:
         if grid.level in levels:
             mean, table = distributions(grid, q[grid.key], done, nets[KINDS[grid.component > 0]])
-            values, waves = q[grid.key].reshape(-1).astype(np.int64), Waves(grid.height, grid.width)
+            values, waves = q[grid.key].reshape(-1).astype(np.int64), Wavefronts(grid.height, grid.width)
             for block in waves.blocks(_BLOCK):
                 y, x = waves.positions(block)
                 place, start = y * grid.width + x, 0
@@ -364,7 +373,7 @@ def encode_field(pyramid: Pyramid, q: Coefficients, nets: Mapping[str, Network],
                 for count in counts:
                     here = place[start : start + count]
                     if count:
-                        encoder.put_near(values[here], mean[here], table[here])
+                        encoder.put_conditional(values[here], mean[here], table[here])
                     start += count
         done[grid.key] = q[grid.key]
     return encoder.finish()
@@ -377,7 +386,7 @@ def decode_field(
 
     Of a stream that is not ``whole``, what its beginning determines; everything else is 0.
     """
-    decoder = Decoder(data) if whole else BrokenOffDecoder(data)
+    decoder = Decoder(data) if whole else TruncatedDecoder(data)
     done, out = dict(known), Coefficients()
     ended = False
     for grid in pyramid.grids:
@@ -386,17 +395,17 @@ def decode_field(
             if not ended:
                 try:
                     _decode_grid(grid, out[grid.key], decoder, nets[KINDS[grid.component > 0]], done)
-                except BrokenOff:
+                except Truncated:
                     ended = True
                 done[grid.key] = out[grid.key]
     return out
 
 
 _RING = 16
-"""Waves that are kept: causal features are at most 13 waves old."""
+"""Wavefronts that are kept: causal features are at most 13 waves old."""
 
 
-class _Recent:
+class _RecentWaves:
     """The last waves of a grid, in rings: wave t in row t % 16, y in column y + 4. What is outside the grid is 0."""
 
     def __init__(self, grid: Grid, features: Features) -> None:
@@ -442,8 +451,8 @@ _SIGNS = np.repeat([1.0, -1.0], len(TRAPEZOID))
 
 def _decode_grid(grid: Grid, out: np.ndarray, decoder: Decoder, network: Network, done: Coefficients) -> None:
     """Fill one grid ``out``. Beyond it and the planes of its features, memory is that of a block of positions."""
-    features, waves = _Features.known(grid, done, network.features), Waves(grid.height, grid.width)
-    layer, recent = network.first_layer(grid), _Recent(grid, network.features)
+    features, waves = _Features.known(grid, done, network.features), Wavefronts(grid.height, grid.width)
+    layer, recent = network.first_layer(grid), _RecentWaves(grid, network.features)
     causal = layer.shape[1] - 1 - len(features.taps)
     for block in waves.blocks(_BLOCK):
         y, x = waves.positions(block)
@@ -456,7 +465,7 @@ def _decode_grid(grid: Grid, out: np.ndarray, decoder: Decoder, network: Network
                 end, here = start + count, inputs[:, start : start + count]
                 if count:
                     recent.read(t, top, here[:causal])
-                    values[start:end] = decoder.take_near(*network(layer @ here))
+                    values[start:end] = decoder.take_conditional(*network(layer @ here))
                 recent.add(t, top, values[start:end])
                 start = end
         finally:

@@ -17,7 +17,7 @@ from prancimg.format.layout import COMPONENTS, Pyramid
 from prancimg.network.arrays import Array, cast, namespace
 
 
-def step_value(code: int) -> float:
+def grid_step(code: int) -> float:
     """The quantiser's step of a step code from 0 to 255: 0.04 at 128, doubling every 32."""
     return float(0.04 * 2 ** ((code - 128) / 32))
 
@@ -45,13 +45,13 @@ def upsample(x: Array, taps: Array, height: int, width: int) -> Array:
     return x
 
 
-def directions(weights: Mapping[str, Array]) -> Array:
+def channel_gains(weights: Mapping[str, Array]) -> Array:
     """Where a coefficient of one step pushes the channels: (levels, components, channels)."""
     gain, scale = weights["gain"], weights["scale"]
     return gain * namespace(gain).exp2(scale)[:, :, None]
 
 
-def lift(field: Array, taps: Array, q: Sequence[Array], gain: Array, height: int, width: int) -> Array:
+def upsample_add(field: Array, taps: Array, q: Sequence[Array], gain: Array, height: int, width: int) -> Array:
     """A level's field from that of the coarser one, the level's grids (height, width) and their directions."""
     field = upsample(field, taps, height, width)
     for grid, direction in zip(q, gain, strict=True):
@@ -59,15 +59,15 @@ def lift(field: Array, taps: Array, q: Sequence[Array], gain: Array, height: int
     return field
 
 
-def features(
+def feature_field(
     pyramid: Pyramid,
     q: Mapping[tuple[int, int], Array],
     weights: Mapping[str, Array],
     step: float,
-    lift: Callable[[Array, Array, Sequence[Array], Array, int, int], Array] = lift,
+    upsample_add: Callable[[Array, Array, Sequence[Array], Array, int, int], Array] = upsample_add,
 ) -> Array:
     """Coefficients (h, w) by (component, level) to the field (channels, height, width)."""
-    field, gain = None, directions(weights) * step
+    field, gain = None, channel_gains(weights) * step
     for level in reversed(range(pyramid.levels)):
         first = 0 if (0, level) in q else 1
         last = COMPONENTS if (1, level) in q else 1
@@ -75,7 +75,7 @@ def features(
         if field is None:
             field = sum(direction[:, None, None] * grid for grid, direction in zip(grids, along, strict=True))
         else:
-            field = lift(field, weights["taps"], grids, along, *pyramid.size(level))
+            field = upsample_add(field, weights["taps"], grids, along, *pyramid.size(level))
     return field
 
 
@@ -91,7 +91,7 @@ def window(
     box: Box,
     finest: int = 0,
 ) -> np.ndarray:
-    """A box of :func:`features`, (channels, h, w), from what it takes of every grid: NumPy only.
+    """A box of :func:`feature_field`, (channels, h, w), from what it takes of every grid: NumPy only.
 
     With ``finest``, the field at that level without the grids below, and a box of that level.
     """
@@ -100,7 +100,7 @@ def window(
         (top, left, bottom, right), (height, width) = boxes[level - 1], pyramid.size(level)
         lower = max(0, top // 2 - 2), max(0, left // 2 - 2)
         boxes[level] = (*lower, min(height, (bottom - 1) // 2 + 3), min(width, (right - 1) // 2 + 3))
-    gain = directions(weights) * np.float32(step)
+    gain = channel_gains(weights) * np.float32(step)
     field = np.zeros((gain.shape[2], 1, 1), np.float32)
     above: Box | None = None
     for level in reversed(range(finest, pyramid.levels)):
@@ -116,7 +116,7 @@ def window(
     return np.broadcast_to(field, (gain.shape[2], box[2] - box[0], box[3] - box[1]))
 
 
-def sharpen(rgb: Array, kernel: Array) -> Array:
+def residual_filter(rgb: Array, kernel: Array) -> Array:
     """rgb + a 3 x 3 convolution of it: (3, h, w) and (3, 27) to (3, h, w); edges repeated, input channel slowest."""
     xp = namespace(rgb)
     _, height, width = rgb.shape

@@ -14,7 +14,7 @@ import numpy as np
 
 from prancimg.format.layout import NEUTRAL_RATE, Pyramid, Siren
 from prancimg.network.arrays import Array, namespace
-from prancimg.network.field import Coefficients, sharpen, window
+from prancimg.network.field import Coefficients, residual_filter, window
 from prancimg.network.philox import philox4x32
 
 FRACTION = 20
@@ -26,7 +26,7 @@ _TILE = 1 << 14
 """Pixels rendered at a time, so that activations stay in cache."""
 
 
-def seeded(siren: Siren, seed: int) -> dict[str, np.ndarray]:
+def theta0_of_seed(siren: Siren, seed: int) -> dict[str, np.ndarray]:
     """θ0 of a network without a field, drawn from the seed: flat int64 tensors in units of 2**-20, exact.
 
     Entry i of tensor t is uniform in ±bound, from word i%4 of Philox counter (i//4, t, 0, 0x1000). Bounds: 15 for
@@ -85,14 +85,14 @@ def render(siren: Siren, theta: Mapping[str, np.ndarray], height: int, width: in
     return picture
 
 
-def paint(siren: Siren, weights: Mapping[str, Array], field: Array, rate: int) -> Array:
+def synthesise(siren: Siren, weights: Mapping[str, Array], field: Array, rate: int) -> Array:
     """A part of the field (channels, h, w) to RGB (3, h, w); its border is exact only where it is the picture's.
 
     ``rate`` (0 to 255) shifts the first layer's phases.
     """
     phases = weights["b0"] + weights["slope"] * ((rate - NEUTRAL_RATE) / 64)
     rgb = forward(siren, {**weights, "b0": phases}, field.reshape(siren.channels, -1))
-    return sharpen(rgb.reshape(3, *field.shape[1:]), weights["residual"])
+    return residual_filter(rgb.reshape(3, *field.shape[1:]), weights["residual"])
 
 
 def render_field(
@@ -106,7 +106,7 @@ def render_field(
             # The 3 x 3 filter at the end needs a row and a column more on either side.
             top, left = max(0, rows.start - 1), max(0, columns.start - 1)
             box = top, left, min(rows.stop + 1, pyramid.height), min(columns.stop + 1, pyramid.width)
-            rgb = paint(siren, weights, window(pyramid, q, weights, step, box), rate)
+            rgb = synthesise(siren, weights, window(pyramid, q, weights, step, box), rate)
             inner = rgb[:, rows.start - top :, columns.start - left :]
             part = picture[rows, columns]
             part[:] = to_samples(inner[:, : part.shape[0], : part.shape[1]]).transpose(1, 2, 0)

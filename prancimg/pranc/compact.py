@@ -18,7 +18,15 @@ import numpy as np
 from prancimg.errors import PrancImgError
 from prancimg.format.bitstream import Family, Numbers, read, salvage, step_size, varint, write
 from prancimg.format.layout import SCALES, Kind
-from prancimg.format.range_coder import NO_LOW_BITS, BrokenOff, BrokenOffDecoder, Decoder, Encoder, Learning, best_scale
+from prancimg.format.range_coder import (
+    NO_LOW_BITS,
+    AdaptiveModel,
+    Decoder,
+    Encoder,
+    Truncated,
+    TruncatedDecoder,
+    best_scale,
+)
 from prancimg.network import basis as pb
 from prancimg.network.arrays import Array, arange, cast, convert, namespace
 from prancimg.network.philox import philox4x32
@@ -256,11 +264,11 @@ class Network:
         for group in np.unique(groups):
             own = q[groups == group]
             scale = min(best_scale(own[own != 0]), NO_LOW_BITS) if zeros else best_scale(own)  # zeros have no low bits
-            learning[group] = Learning(scale, zeros)
+            learning[group] = AdaptiveModel(scale, zeros)
         encoder = Encoder()
         for low, high in runs(len(q)):
             for group in np.unique(groups[low:high]):
-                encoder.put_learning(q[low:high][groups[low:high] == group], learning[group])
+                encoder.put_adaptive(q[low:high][groups[low:high] == group], learning[group])
         return zeros, [one.scale for one in learning.values()], encoder.finish()
 
     def fingerprint(self) -> int:
@@ -289,17 +297,17 @@ class Network:
         payload = segments.get(ModelSegment.COEFFICIENTS, begun)
         if payload is None:
             raise damage.error if damage else PrancImgError("the file has no coefficients")
-        decoder = Decoder(payload) if begun is None else BrokenOffDecoder(payload)
+        decoder = Decoder(payload) if begun is None else TruncatedDecoder(payload)
         groups = layout.groups(k)
-        learning = {group: Learning(scale, zeros) for group, scale in zip(np.unique(groups), scales, strict=True)}
+        learning = {group: AdaptiveModel(scale, zeros) for group, scale in zip(np.unique(groups), scales, strict=True)}
         coefficients, whole = np.zeros(k, np.int64), 0
         try:
             for low, high in runs(k):
                 for group in np.unique(groups[low:high]):
                     places = low + np.flatnonzero(groups[low:high] == group)
-                    coefficients[places] = decoder.take_learning(len(places), learning[group])
+                    coefficients[places] = decoder.take_adaptive(len(places), learning[group])
                 whole = high
-        except BrokenOff:
+        except Truncated:
             if not whole:
                 raise
         network = Network(layout, step, coefficients[:whole], _unpack_apart(segments[ModelSegment.APART], apart))

@@ -36,7 +36,7 @@ def grids(data: bytes) -> dict:
     segments, damage = bitstream.salvage(data)
     header = bitstream.Header.unpack(segments[Segment.HEADER])
     theta = decoder.Model.of(header).theta0
-    return decoder.read_field_beginning(header, segments, theta, damage)[0]
+    return decoder.read_field_prefix(header, segments, theta, damage)[0]
 
 
 def test_the_order_is_coarse_to_fine():

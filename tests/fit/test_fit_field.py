@@ -11,7 +11,7 @@ from prancimg.fit.field_encoder import file_of
 from prancimg.fit.fit_field import fit_field
 from prancimg.fit.rate_control import SteeredFit
 from prancimg.fit.setup import Setup, adapted_to
-from prancimg.format.bitstream import FROZEN, PRANC, WHOLE
+from prancimg.format.bitstream import ALL_WEIGHTS, FROZEN, PRANC
 
 CPU = torch.device("cpu")
 
@@ -31,14 +31,14 @@ def test_a_fit_lands_near_the_bits_asked_for(steered):
 
 def test_the_networks_are_sent_whole_where_file_and_fit_are_large_enough():
     assert adapted_to(10_000, 4_608) is FROZEN
-    assert adapted_to(80_000, 14) is PRANC and adapted_to(200_000, 14) is WHOLE
-    assert adapted_to(40_000, 360) is PRANC and adapted_to(80_000, 360) is WHOLE
-    assert adapted_to(30_000, 4_608) is PRANC and adapted_to(40_000, 4_608) is WHOLE
+    assert adapted_to(80_000, 14) is PRANC and adapted_to(200_000, 14) is ALL_WEIGHTS
+    assert adapted_to(40_000, 360) is PRANC and adapted_to(80_000, 360) is ALL_WEIGHTS
+    assert adapted_to(30_000, 4_608) is PRANC and adapted_to(40_000, 4_608) is ALL_WEIGHTS
 
 
 @pytest.mark.parametrize("lmbda", [5e-4, 4e-3])
 def test_the_loss_knows_about_how_many_bits_are_coded(photo, lmbda):
-    header = Setup().header(photo, lmbda, adapted=WHOLE)
+    header = Setup().header(photo, lmbda, adapted=ALL_WEIGHTS)
     fit = SteeredFit(photo, header, lmbda, 9000, Setup(), CPU)
     for i in range(8):
         fit.step(i / 8)

@@ -14,7 +14,7 @@ from prancimg.fit.fit_field import fit_field
 from prancimg.fit.large import BACK, CORE, WindowRateDistortion, fit_large, windows
 from prancimg.fit.setup import Setup, relative_rate
 from prancimg.network import context
-from prancimg.network.field import step_value
+from prancimg.network.field import grid_step
 from prancimg.network.siren import FRACTION, render_field, to_floats
 
 CPU = torch.device("cpu")
@@ -57,7 +57,7 @@ def test_a_window_sees_exactly_what_the_decided_coefficients_show(scene):
     for key, q in field.q.items():
         q[:] = rng.integers(-3, 4, q.shape)
         field.held[key][:] = True
-    whole = render_field(model.siren, model.theta0, header.pyramid, field.q, step_value(header.step), header.rate)
+    whole = render_field(model.siren, model.theta0, header.pyramid, field.q, grid_step(header.step), header.rate)
     box = (64, 128, 192, 256)
     pyramid = field.window(box)
     known = torch.cat([torch.from_numpy(field.q[g.key][field.part(g.key, box)].ravel()) for g in pyramid.grids]).float()
@@ -65,7 +65,7 @@ def test_a_window_sees_exactly_what_the_decided_coefficients_show(scene):
     objective = WindowRateDistortion(pixels, pyramid, known, torch.zeros_like(known, dtype=torch.bool))
     weights = to_floats(model.siren, model.theta0)
     tensors = {name: torch.from_numpy(weight) for name, weight in weights.items()}
-    step, r = step_value(header.step), relative_rate(header.rate)
+    step, r = grid_step(header.step), relative_rate(header.rate)
     shown = objective.render(known, tensors, step, r)
     assert (shown[:, 1:-1, 1:-1] * 255 - torch.from_numpy(whole[65:191, 129:255]).permute(2, 0, 1)).abs().max() > 4
     beyond = large.window(header.pyramid, field.q, weights, step, box)

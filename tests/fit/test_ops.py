@@ -7,13 +7,13 @@ from torch.nn.functional import pad
 
 from prancimg.fit.loss import RateDistortion, visibility
 from prancimg.fit.ops.rate import active_contexts
-from prancimg.fit.ops.resampling import lift, upsample
+from prancimg.fit.ops.resampling import upsample, upsample_add
 from prancimg.fit.ops.rounding import soft_round, squash
 from prancimg.format.layout import CAUSAL, KINDS, LUMA, PARENT, Pyramid
 from prancimg.network import context, field
-from prancimg.network.field import features
+from prancimg.network.field import feature_field
 from prancimg.network.prior import load_prior
-from prancimg.network.siren import paint, to_floats
+from prancimg.network.siren import synthesise, to_floats
 
 
 def plain_laplace(q, mean, scale):
@@ -103,8 +103,8 @@ def test_the_picture_and_its_gradient_equal_the_renderers(problem):
     siren, objective, y, weights = problem
     y, weights = leaves(y, weights)
     fast = objective.distortion(y, weights, 0.05, -0.25)
-    plain_field = features(objective.pyramid, objective.pyramid.split(y), weights, 0.05)
-    plain = (paint(siren, weights, plain_field, 112) - objective.pixels).square().mean()
+    plain_field = feature_field(objective.pyramid, objective.pyramid.split(y), weights, 0.05)
+    plain = (synthesise(siren, weights, plain_field, 112) - objective.pixels).square().mean()
     agree(fast, plain, y, weights)
 
 
@@ -222,5 +222,5 @@ def test_upsampling_is_the_renderers():
 def test_a_lift_is_the_renderers(height, width, grids):
     x, taps = torch.randn(4, 5, 9), torch.tensor([-0.04, 0.26, 0.88, -0.1])
     q, gain = [torch.randn(height, width) for _ in range(grids)], torch.randn(grids, 4)
-    expected = field.lift(x, taps, q, gain, height, width)
-    torch.testing.assert_close(lift(x, taps, q, gain, height, width), expected)
+    expected = field.upsample_add(x, taps, q, gain, height, width)
+    torch.testing.assert_close(upsample_add(x, taps, q, gain, height, width), expected)

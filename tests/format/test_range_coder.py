@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from prancimg.errors import PrancImgError
 from prancimg.format import range_coder
 from prancimg.format.layout import SCALES
-from prancimg.format.range_coder import MAGNITUDE, PRECISION, Decoder, Encoder, Learning, best_scale, cost, frequencies
+from prancimg.format.range_coder import (
+    MAGNITUDE,
+    PRECISION,
+    AdaptiveModel,
+    Decoder,
+    Encoder,
+    best_scale,
+    cost,
+    frequencies,
+)
 
 
 class PlainDecoder:
@@ -132,12 +141,12 @@ def test_values_far_from_their_means_change_nothing(groups, seed):
     for spread, count in groups:
         mean, table = rng.integers(-400, 400, count), rng.integers(0, range_coder.TABLES, count)
         values = (mean + 4 >> 3) + np.rint(rng.laplace(0, spread + 0.01, count)).astype(np.int64)
-        encoder.put_near(values, mean, table)
+        encoder.put_conditional(values, mean, table)
         expected.append((values, mean, table))
     data = encoder.finish()
-    for decoder in (Decoder(data), range_coder.BrokenOffDecoder(data + b"\0" * 16)):
+    for decoder in (Decoder(data), range_coder.TruncatedDecoder(data + b"\0" * 16)):
         for values, mean, table in expected:
-            assert decoder.take_near(mean, table).tolist() == values.tolist()
+            assert decoder.take_conditional(mean, table).tolist() == values.tolist()
 
 
 @given(st.binary(max_size=60), st.integers(0, SCALES - 1), st.integers(0, 200))
@@ -151,25 +160,25 @@ def test_any_bytes_decode_or_are_refused(data, scale, count):
 
 @given(st.integers(0, 99), st.integers(0, 255), st.lists(st.lists(st.integers(0, 127)), max_size=4))
 def test_distributions_that_learn_are_positive_and_whole(scale, zeros, seen):
-    learning = Learning(scale, zeros)
+    learning = AdaptiveModel(scale, zeros)
     for symbols in seen:
-        learning.see(np.array(symbols, np.int64))
+        learning.update(np.array(symbols, np.int64))
     found = learning.frequencies()
     assert found.min() >= 1 and found.sum() == 1 << PRECISION
 
 
 def test_what_is_seen_becomes_likely():
-    learning = Learning(20)
+    learning = AdaptiveModel(20)
     before = learning.frequencies()
-    learning.see(np.full(1000, 90))
+    learning.update(np.full(1000, 90))
     after = learning.frequencies()
     assert (before < after).nonzero()[0].tolist() == [90] and after[90] > 0.8 * 2**PRECISION
 
 
 @given(st.integers(0, 99), st.integers(0, 255), st.lists(st.lists(st.integers(-(2**20), 2**20 - 1)), max_size=4))
 def test_distributions_that_learn_round_trip(scale, zeros, parts):
-    encoder, learning = Encoder(), Learning(scale, zeros)
+    encoder, learning = Encoder(), AdaptiveModel(scale, zeros)
     for part in parts:
-        encoder.put_learning(np.array(part, np.int64), learning)
-    decoder, learning = Decoder(encoder.finish()), Learning(scale, zeros)
-    assert [decoder.take_learning(len(part), learning).tolist() for part in parts] == parts
+        encoder.put_adaptive(np.array(part, np.int64), learning)
+    decoder, learning = Decoder(encoder.finish()), AdaptiveModel(scale, zeros)
+    assert [decoder.take_adaptive(len(part), learning).tolist() for part in parts] == parts

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from prancimg.format.layout import NEUTRAL_RATE, Pyramid
-from prancimg.network.field import features, sharpen, step_value, upsample
+from prancimg.network.field import feature_field, grid_step, residual_filter, upsample
 from prancimg.network.prior import load_prior
-from prancimg.network.siren import paint, render_field, to_floats, to_samples
+from prancimg.network.siren import render_field, synthesise, to_floats, to_samples
 
 TAPS = np.array([-0.05, 0.3, 0.85, -0.1], np.float32)
 
@@ -42,8 +42,8 @@ def test_sharpening_equals_the_definition():
     for o, y, x, i, dy, dx in np.ndindex(3, 4, 5, 3, 3, 3):
         here = rgb[i, min(max(y + dy - 1, 0), 3), min(max(x + dx - 1, 0), 4)]
         exact[o, y, x] += kernel[o, 9 * i + 3 * dy + dx] * here
-    np.testing.assert_allclose(sharpen(rgb, kernel), exact, atol=1e-5)
-    np.testing.assert_allclose(sharpen(torch.from_numpy(rgb), torch.from_numpy(kernel)), exact, atol=1e-5)
+    np.testing.assert_allclose(residual_filter(rgb, kernel), exact, atol=1e-5)
+    np.testing.assert_allclose(residual_filter(torch.from_numpy(rgb), torch.from_numpy(kernel)), exact, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_grids_are_coarse_to_fine_and_luma_first():
 
 
 def test_steps_double_every_32_codes():
-    assert step_value(128) == 0.04 and step_value(160) == pytest.approx(0.08) and step_value(0) == 0.0025
+    assert grid_step(128) == 0.04 and grid_step(160) == pytest.approx(0.08) and grid_step(0) == 0.0025
 
 
 def example(pyramid: Pyramid):
@@ -91,7 +91,7 @@ def test_features_are_bumps_that_add_up():
         gain = weights["gain"][level, component] * 2 ** weights["scale"][level, component]
         total += 0.3 * gain[:, None, None] * part
     floats = {key: grid.astype(np.float32) for key, grid in q.items()}
-    np.testing.assert_allclose(features(pyramid, floats, weights, 0.3), total, atol=2e-4)
+    np.testing.assert_allclose(feature_field(pyramid, floats, weights, 0.3), total, atol=2e-4)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (40, 3000), (300, 7), (61, 83)])
@@ -101,8 +101,8 @@ def test_tiles_leave_no_trace_and_torch_agrees_to_one_level(height, width):
     picture = render_field(siren, theta, pyramid, q, 0.05, 90)
     weights = {name: torch.from_numpy(w) for name, w in to_floats(siren, theta).items()}
     grids = {key: torch.from_numpy(grid).float() for key, grid in q.items()}
-    field = features(pyramid, grids, weights, 0.05)
-    at_once = to_samples(paint(siren, weights, field, 90).numpy()).transpose(1, 2, 0)
+    field = feature_field(pyramid, grids, weights, 0.05)
+    at_once = to_samples(synthesise(siren, weights, field, 90).numpy()).transpose(1, 2, 0)
     difference = np.abs(picture.astype(int) - at_once)
     assert difference.max() <= 1 and (difference > 0).mean() < 0.02
 

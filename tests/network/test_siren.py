@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from prancimg.format.layout import Siren
-from prancimg.network.siren import FRACTION, coordinates, forward, render, seeded, to_samples
+from prancimg.network.siren import FRACTION, coordinates, forward, render, theta0_of_seed, to_samples
 
 
 def paint(siren: Siren, theta: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -28,7 +28,7 @@ def paint(siren: Siren, theta: np.ndarray, height: int, width: int) -> np.ndarra
 
 def vivid(siren: Siren, seed: int) -> dict[str, np.ndarray]:
     """A seeded network whose readout is strong enough for a picture of many colours."""
-    theta = seeded(siren, seed)
+    theta = theta0_of_seed(siren, seed)
     theta[f"w{siren.layers}"] *= 30
     return theta
 
@@ -63,7 +63,7 @@ def test_torch_and_numpy_agree_to_one_level():
 
 
 def test_the_seeded_start_is_part_of_the_format():
-    theta = np.concatenate(list(seeded(Siren(16, 3), 12345).values()))
+    theta = np.concatenate(list(theta0_of_seed(Siren(16, 3), 12345).values()))
     assert theta[:4].tolist() == KNOWN_START
     assert hashlib.sha256(theta.astype("<i8").tobytes()).hexdigest()[:16] == KNOWN_HASH
 
@@ -74,7 +74,7 @@ KNOWN_HASH = "4cd39c3adaf0a23c"
 
 def test_the_seeded_start_has_the_bounds_of_a_siren():
     siren = Siren(64, 3)
-    w0, b0, w1, _, _, _, w3, b3 = (tensor / 2**FRACTION for tensor in seeded(siren, 0).values())
+    w0, b0, w1, _, _, _, w3, b3 = (tensor / 2**FRACTION for tensor in theta0_of_seed(siren, 0).values())
     for tensor, bound in ((w0, 15), (b0, math.pi), (w1, math.sqrt(6 / 64)), (w3, math.sqrt(6 / 64) / 60)):
         assert 0.9 * bound < np.abs(tensor).max() <= bound
         assert abs(tensor.mean()) < bound / 5
@@ -83,7 +83,7 @@ def test_the_seeded_start_has_the_bounds_of_a_siren():
 
 def test_activations_keep_the_spread_of_sines_at_any_depth():
     siren = Siren(64, 6)
-    weights, h = floats(siren, seeded(siren, 0)), coordinates(64, 64)
+    weights, h = floats(siren, theta0_of_seed(siren, 0)), coordinates(64, 64)
     for i in range(6):
         h = np.sin(weights[f"w{i}"] @ h + weights[f"b{i}"][:, None])
         assert 0.5 < h.std() < 0.9
@@ -92,4 +92,4 @@ def test_activations_keep_the_spread_of_sines_at_any_depth():
 def test_parameters_are_counted():
     siren = Siren(20, 3)
     assert list(siren.shapes.values()) == [(20, 2), (20,), (20, 20), (20,), (20, 20), (20,), (3, 20), (3,)]
-    assert sum(len(tensor) for tensor in seeded(siren, 0).values()) == 963
+    assert sum(len(tensor) for tensor in theta0_of_seed(siren, 0).values()) == 963

@@ -25,7 +25,7 @@ def _upsample_line(out: np.ndarray, wide: np.ndarray, taps: np.ndarray, n: int) 
 
 
 @parallel
-def lift(field: np.ndarray, taps: np.ndarray, q: np.ndarray, gain: np.ndarray) -> np.ndarray:
+def upsample_add(field: np.ndarray, taps: np.ndarray, q: np.ndarray, gain: np.ndarray) -> np.ndarray:
     """Twice the field (channels, h, w), plus the grids q (k, height, width) along the directions gain (k, channels)."""
     channels, h, w = field.shape
     grids, height, width = q.shape
@@ -51,10 +51,10 @@ def lift(field: np.ndarray, taps: np.ndarray, q: np.ndarray, gain: np.ndarray) -
 
 
 @parallel
-def lift_back(
+def upsample_add_back(
     field: np.ndarray, taps: np.ndarray, q: np.ndarray, gain: np.ndarray, g: np.ndarray
 ) -> tuple[np.ndarray, ...]:
-    """From the gradient by what :func:`lift` returns: those by field and q, and by taps and gain by block."""
+    """From the gradient by what :func:`upsample_add` returns: those by field and q, and by taps and gain by block."""
     channels, h, w = field.shape
     grids, height, width = q.shape
     blocks = (h + ROWS - 1) // ROWS

@@ -75,8 +75,8 @@ class _Sharpen(torch.autograd.Function):
         return g_wide[:, 1 : height + 1, 1 : width + 1] + g, g_kernel
 
 
-def sharpen(rgb: Tensor, kernel: Tensor) -> Tensor:
-    """:func:`prancimg.network.field.sharpen`."""
+def residual_filter(rgb: Tensor, kernel: Tensor) -> Tensor:
+    """:func:`prancimg.network.field.residual_filter`."""
     return _Sharpen.apply(rgb, kernel)  # type: ignore[no-untyped-call,no-any-return]
 
 
@@ -104,11 +104,11 @@ def picture_error(
     b1: Tensor,
     residual: Tensor,
 ) -> Tensor:
-    """Mean squared error of what a field (channels, h, w) shows, by :func:`sines` and :func:`sharpen`.
+    """Mean squared error of what a field (channels, h, w) shows, by :func:`sines` and :func:`residual_filter`.
 
     An error at a pixel counts for its ``error_weights`` (h, w).
     """
     if backend.compiled(field):
         return _PictureError.apply(pixels, error_weights, field, w0, b0, w1, b1, residual)  # type: ignore[no-untyped-call,no-any-return]
     rgb = sines(field.reshape(len(field), -1), w0, b0, w1, b1)
-    return ((sharpen(rgb.view_as(pixels), residual) - pixels).square() * error_weights).mean()
+    return ((residual_filter(rgb.view_as(pixels), residual) - pixels).square() * error_weights).mean()
