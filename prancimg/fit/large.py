@@ -24,7 +24,6 @@ from prancimg.errors import PrancImgError
 from prancimg.fit.adam import GridAdam
 from prancimg.fit.fit_field import fit_field
 from prancimg.fit.loss import RateDistortion, annealed_soft_round, initial_grids, learning_rate, to_planes
-from prancimg.fit.ops.rate import active_contexts
 from prancimg.fit.ops.rounding import squash
 from prancimg.fit.rate_control import StartRate, initial_lmbda, random_tiles
 from prancimg.fit.rdoq import Fitted, rdoq_order
@@ -279,7 +278,7 @@ def _fit_window(
         with threads.step(i):
             q = torch.where(free, annealed_soft_round(y, i / steps, generator), known)
             if i % OPTIMISATION.refresh_active_every == 0:
-                active = active_contexts(pyramid, y)
+                active = objective.active(y, weights)
             loss = objective.distortion(q, weights, step, r)
             loss = loss + each * objective.bits(q, squash(q), weights, r, setup.rate_weights, active)
             if not math.isfinite(loss.item()):

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
+from prancimg.fit.ops.contexts import active_contexts
 from prancimg.fit.ops.picture import picture_error, residual_filter, sines
 from prancimg.fit.ops.rate import field_bits
 from prancimg.fit.ops.resampling import upsample, upsample_add
 from prancimg.fit.ops.rounding import soft_round
 from prancimg.fit.setup import OPTIMISATION, relative_rate
 from prancimg.format.bitstream import Header
-from prancimg.format.layout import COMPONENTS, KINDS, Pyramid
+from prancimg.format.layout import COMPONENTS, KINDS, Pyramid, features_of
 from prancimg.network.field import channel_gains, feature_field, grid_step
 
 
@@ -105,6 +106,11 @@ class RateDistortion:
             a, bias, slope, *rest = (weights[f"{kind}.{name}"] for name in ("a", "bias", "slope", "b", "b0", "c", "c0"))
             nets[kind] = a, bias + slope * r, *rest
         return field_bits(self.pyramid, q, u, nets, rate_weights, active)
+
+    def active(self, q: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        """Which contexts hold anything but zeros: :func:`prancimg.fit.ops.contexts.active_contexts`."""
+        features = {kind: features_of(kind, weights[f"{kind}.a"].shape[1]) for kind in KINDS}
+        return active_contexts(self.pyramid, q, features)
 
 
 def visibility(pixels: Tensor, masking: float) -> Tensor:

@@ -15,7 +15,6 @@ from prancimg.errors import PrancImgError
 from prancimg.fit.adam import GridAdam
 from prancimg.fit.loss import RateDistortion, annealed_soft_round, initial_grids, learning_rate, to_planes
 from prancimg.fit.networks import Networks
-from prancimg.fit.ops.rate import active_contexts
 from prancimg.fit.ops.rounding import squash
 from prancimg.fit.rdoq import Fitted, rdoq_order
 from prancimg.fit.setup import NEGLIGIBLE_ERROR, OPTIMISATION, Setup, relative_rate
@@ -66,7 +65,7 @@ class FieldFit:
             q = annealed_soft_round(self.y, done / OPTIMISATION.grids_rounded_from, self.generator)
             u = squash(q)
             if self.steps % OPTIMISATION.refresh_active_every == 0:
-                self.active = active_contexts(self.header.pyramid, self.y)
+                self.active = self.objective.active(self.y, weights)
         else:
             q, u = self.fixed, self.squashed
         error = self.objective.distortion(q, weights, step, r)
@@ -98,7 +97,7 @@ class FieldFit:
     def round_grids(self, q: Tensor | None = None) -> None:
         """Round the grids for good, to the nearest integers or to those given, packed float32."""
         self.fixed = self.y.detach().round() if q is None else q
-        self.active = active_contexts(self.header.pyramid, self.fixed)
+        self.active = self.objective.active(self.fixed, self.networks.theta0)
         table = torch.from_numpy(context.SQUASH).to(self.fixed) / 64
         self.squashed = torch.copysign(table[self.fixed.abs().clamp_max(256).long() + 256], self.fixed)
         with torch.no_grad():  # what was rounded off may still fill a file that turns out too small

@@ -12,7 +12,6 @@ import torch
 from prancimg.decoding.decoder import Model
 from prancimg.fit.loss import RateDistortion, initial_grids, to_planes
 from prancimg.fit.networks import Networks
-from prancimg.fit.ops.rate import active_contexts
 from prancimg.fit.ops.rounding import squash
 from prancimg.fit.optimise import FieldFit, fit_at_lmbda
 from prancimg.fit.rdoq import Fitted
@@ -68,7 +67,7 @@ class SteeredFit(FieldFit):
             with torch.no_grad():
                 weights, own_bits = self.networks.weights(True)
                 q, r = self.y.detach().round(), relative_rate(self.header.rate)
-                active = active_contexts(self.header.pyramid, q)
+                active = self.objective.active(q, weights)
                 bits = float(self.objective.bits(q, squash(q), weights, r, active=active) + own_bits)
                 bits *= RATE_CONTROL.coded_surplus
         return math.log(max(bits, 1e-9) / self.target_bits)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from prancimg.decoding.decoder import Model
 from prancimg.fit.loss import RateDistortion
-from prancimg.fit.ops.rate import active_contexts
 from prancimg.fit.ops.rounding import squash
 from prancimg.fit.setup import RATE_CONTROL
 from prancimg.format import range_coder
@@ -95,7 +94,7 @@ def rdoq_order(
     of the coefficients at a time. ``lmbda_per_bit``, the error that a bit of the file may cost, is added to every
     error, for savings are guesses.
     """
-    active = active_contexts(objective.pyramid, q)
+    active = objective.active(q, weights)
 
     def bits(q: Tensor, u: Tensor) -> Tensor:
         return objective.bits(q, u, weights, r, rate_weights, active)

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+import wide_prior
 from torch.nn.functional import pad
 
 from prancimg.fit.loss import RateDistortion, visibility
-from prancimg.fit.ops.rate import active_contexts
+from prancimg.fit.ops.contexts import active_contexts
 from prancimg.fit.ops.resampling import upsample, upsample_add
 from prancimg.fit.ops.rounding import soft_round, squash
-from prancimg.format.layout import CAUSAL, KINDS, LUMA, PARENT, Pyramid
+from prancimg.format.layout import CAUSAL, FAR, FIRST, KINDS, LUMA, PARENT, Pyramid
 from prancimg.network import context, field
 from prancimg.network.field import feature_field
 from prancimg.network.prior import load_prior
@@ -27,8 +28,8 @@ def plain_laplace(q, mean, scale):
 
 
 def shifted(x, offsets, mode):
-    wide = pad(x[None, None], (2, 2, 2, 2), mode=mode)[0, 0]
-    return [wide[2 + dy : 2 + dy + x.shape[0], 2 + dx : 2 + dx + x.shape[1]] for dy, dx in offsets]
+    wide = pad(x[None, None], (4, 4, 4, 4), mode=mode)[0, 0]
+    return [wide[4 + dy : 4 + dy + x.shape[0], 4 + dx : 4 + dx + x.shape[1]] for dy, dx in offsets]
 
 
 def bilinear(x, height, width):
@@ -36,41 +37,77 @@ def bilinear(x, height, width):
     return doubled[0, 0, :height, :width]
 
 
+def sizes(q, offsets):
+    return torch.asinh(sum(shifted(q.detach().abs(), offsets, "constant")) / 4)
+
+
+CORNERS = [(1, 1), (1, -1), (-1, 1), (-1, -1)]
+BOX = [(dy, dx) for dy in range(-2, 3) for dx in range(-2, 3)]
+BEFORE = [(dy, dx) for dy in range(-4, 0) for dx in range(-4, 5 if dy < -2 else 4 if dy < -1 else 2)]
+BEFORE += [(0, dx) for dx in range(-4, 0)]
+
+
+def plain_features(pyramid, grid, q, wide):
+    u = {key: torch.asinh(grid) for key, grid in q.items()}
+    component, level = grid.key
+    size, nothing = (grid.height, grid.width), torch.zeros_like(q[grid.key])
+
+    def read(plane, offsets):
+        return [nothing] * len(offsets) if plane is None else shifted(plane, offsets, "replicate")
+
+    def raised(x, *size):
+        return None if x is None else bilinear(x, *size)
+
+    parent = u.get((component, level + 1))
+    near = None if parent is None else parent.repeat_interleave(2, 0).repeat_interleave(2, 1)
+    rows = shifted(u[grid.key], CAUSAL + (FAR if wide else ()), "constant")
+    rows += [nothing] if near is None else [near[: size[0], : size[1]]]
+    rows += read(raised(parent, *size), [*PARENT, *((2 * y, 2 * x) for y, x in CORNERS if wide)])
+    if wide:
+        grandparent = raised(u.get((component, level + 2)), *pyramid.size(level + 1))
+        rows += read(raised(grandparent, *size), [(3 * y, 3 * x) for y, x in LUMA])
+        rows += [sizes(q[grid.key], BEFORE)]
+        rows += read(None if parent is None else raised(sizes(q[component, level + 1], BOX), *size), [(0, 0)])
+        for other in (3 - component,) if component else (1, 2):
+            plane = raised(u.get((other, level + 1)), *size)
+            rows += read(None if plane is None else plane.detach().abs(), [(0, 0)])
+    if component:
+        rows += read(u.get((0, level)), [*LUMA, *(CORNERS if wide else ())])
+        rows += read(u[1, level] if component == 2 else None, LUMA if wide else [(0, 0)])
+    return torch.stack(rows).reshape(len(rows), -1)
+
+
 def plain_bits(pyramid, q, weights, r):
     """The context model's cost with one tensor for everything."""
-    u = {key: torch.asinh(grid) for key, grid in q.items()}
     total = 0.0
     for grid in pyramid.grids:
         kind, (component, level) = KINDS[grid.component > 0], grid.key
-        nothing = torch.zeros_like(q[grid.key])
-        rows = shifted(u[grid.key], CAUSAL, "constant")
-        parent = u.get((component, level + 1))
-        if parent is None:
-            rows += [nothing] * 6
-        else:
-            rows.append(parent.repeat_interleave(2, 0).repeat_interleave(2, 1)[: grid.height, : grid.width])
-            rows += shifted(bilinear(parent, grid.height, grid.width), PARENT, "replicate")
-        if component:
-            luma = u.get((0, level))
-            rows += [nothing] * 5 if luma is None else shifted(luma, LUMA, "replicate")
-            rows.append(u[1, level] if component == 2 else nothing)
+        x = plain_features(pyramid, grid, q, weights["luma.a"].shape[1] > 16)
         w = {name.partition(".")[2]: tensor for name, tensor in weights.items() if name.startswith(kind)}
         bias = w["bias"][max(component - 1, 0), level] + w["slope"][level] * r
-        h = torch.relu(w["a"] @ torch.stack(rows).reshape(len(rows), -1) + bias[:, None])
+        h = torch.relu(w["a"] @ x + bias[:, None])
         h = h + torch.relu(w["b"] @ h + w["b0"][:, None])
         mean, scale = w["c"] @ h + w["c0"][:, None]
         total = total - plain_laplace(q[grid.key].reshape(-1), mean, scale).sum() / np.log(2)
     return total
 
 
-@pytest.fixture
-def problem():
+DESIGNS = {"near": FIRST, "wide": wide_prior.DESIGN}
+designs = pytest.mark.parametrize("design", DESIGNS.values(), ids=DESIGNS)
+
+
+def some_weights(design):
+    """Those of prior 2 in a design, all of them changed a little."""
+    weights = {name: torch.from_numpy(w) for name, w in wide_prior.enlarged(design).items()}
+    return {name: w + 0.03 * torch.randn_like(w) for name, w in weights.items()}
+
+
+@pytest.fixture(params=DESIGNS.values(), ids=DESIGNS)
+def problem(request):
     """Pixels, packed coefficients and weights of a small picture, all in float64."""
     torch.manual_seed(0)
-    pyramid = Pyramid(45, 70, chroma_from=1)
-    siren, theta, _ = load_prior(2)
-    weights = {name: torch.from_numpy(w).double() for name, w in to_floats(siren, theta).items()}
-    weights = {name: w + 0.03 * torch.randn_like(w) for name, w in weights.items()}
+    pyramid, siren = Pyramid(45, 70, chroma_from=1), load_prior(2).siren
+    weights = {name: w.double() for name, w in some_weights(request.param).items()}
     for kind in KINDS:
         weights[f"{kind}.c"] *= 0.1  # within the tables: at their ends the gradient is not autograd's, on purpose
     objective = RateDistortion(torch.rand(3, 45, 70, dtype=torch.float64), pyramid)
@@ -133,13 +170,15 @@ SHAPES = ((45, 70, 0, 1), (17, 5, 0, 0), (1, 1, 0, 0), (33, 150, 1, 2), (8, 30, 
 """Heights, widths and finest levels: odd sides, blocks of one row, more columns than a tile, levels without grids."""
 
 
+@designs
 @pytest.mark.parametrize("shape", SHAPES)
-def test_active_contexts_are_those_that_read_a_coefficient(shape):
+def test_active_contexts_are_those_that_read_a_coefficient(shape, design):
     pyramid = Pyramid(*shape)
     y = 0.3 * torch.randn(sum(grid.count for grid in pyramid.grids))
-    found = active_contexts(pyramid, y)
-    assert torch.equal(found, active_contexts(pyramid, y.double()))
-    nets = {kind: context.Network(kind, load_prior(2).theta0, 20, 128) for kind in KINDS}
+    found = active_contexts(pyramid, y, design.features)
+    assert torch.equal(found, active_contexts(pyramid, y.double(), design.features))
+    theta = {name: (2**20 * w).long().numpy().ravel() for name, w in some_weights(design).items()}
+    nets = {kind: context.Network(kind, theta, 20, 128) for kind in KINDS}
     done = {}
     for grid in pyramid.grids:
         q = pyramid.split(y.round())[grid.key].to(torch.int32).numpy()
@@ -150,16 +189,15 @@ def test_active_contexts_are_those_that_read_a_coefficient(shape):
 
 
 @pytest.mark.parametrize("spread", [0.7, 0.25], ids=["all", "active"])
+@designs
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_compiled_step_equals_plain_torch(shape, spread):
+def test_the_compiled_step_equals_plain_torch(shape, spread, design):
     """Single precision on a CPU is compiled, double is plain torch: both terms of the loss and every gradient."""
     torch.manual_seed(1)
     pyramid = Pyramid(*shape)
-    siren, theta, _ = load_prior(2)
-    start = {name: torch.from_numpy(w) for name, w in to_floats(siren, theta).items()}
-    start = {name: w + 0.03 * torch.randn_like(w) for name, w in start.items()}
+    start = some_weights(design)
     pixels, y = torch.rand(3, *shape[:2]), spread * torch.randn(sum(grid.count for grid in pyramid.grids))
-    noise, active = 0.2 * torch.randn_like(y), None if spread > 0.5 else active_contexts(pyramid, y)
+    noise, active = 0.2 * torch.randn_like(y), None if spread > 0.5 else active_contexts(pyramid, y, design.features)
 
     def step(dtype):
         y_, weights = leaves(y.to(dtype, copy=True), {name: w.to(dtype, copy=True) for name, w in start.items()})

@@ -1,4 +1,4 @@
-"""The rate term of a grid, forward and backward at once: context planes, context network, Laplace probabilities.
+"""The rate term of a grid, forward and backward at once: context network, Laplace probabilities.
 
 A tile of a row goes through all layers and back while it is in cache.
 """
@@ -13,25 +13,22 @@ from prancimg.fit.kernels.arithmetic import (
     LN2,
     LOG2E,
     ONE,
-    QUARTER,
     ROWS,
-    THREE_QUARTERS,
     TILE,
     TINY,
     ZERO,
-    add,
     add_outer,
     add_product,
     add_row_sums,
     clear,
     compiled,
-    copy,
     exp2,
     f32,
     fill_rows,
     log,
     parallel,
 )
+from prancimg.fit.kernels.contexts import EDGE
 
 
 @compiled
@@ -62,118 +59,6 @@ def _laplace(
         by_q = unit * (by_q if d > ZERO else (-by_q if d < ZERO else ZERO))
         g_q[t], out[0, t], out[1, t] = by_q, -by_q, ZERO if blocked else unit * by_scale
     return float(total)
-
-
-@compiled
-def _replicate_edges(plane: np.ndarray) -> None:
-    """Repeat the edge of what lies two rows and columns inside a plane."""
-    height, width = plane.shape
-    for y in range(2, height - 2):
-        plane[y, 0] = plane[y, 1] = plane[y, 2]
-        plane[y, width - 2] = plane[y, width - 1] = plane[y, width - 3]
-    for y in range(2):
-        copy(plane[y], plane[2], width)
-        copy(plane[height - 1 - y], plane[height - 3], width)
-
-
-@compiled
-def _replicate_edges_back(plane: np.ndarray) -> None:
-    """What was read beyond the edge belongs to the edge."""
-    height, width = plane.shape
-    for y in range(2):
-        add(plane[2], plane[y], width)
-        add(plane[height - 3], plane[height - 1 - y], width)
-    for y in range(2, height - 2):
-        plane[y, 2] += plane[y, 0] + plane[y, 1]
-        plane[y, width - 3] += plane[y, width - 2] + plane[y, width - 1]
-
-
-@compiled
-def _upsample_row(near: np.ndarray, straight: np.ndarray, x: np.ndarray, y: int, width: int) -> None:
-    """Row y of a grid x raised twofold, samples repeated and along straight lines."""
-    h, w = x.shape
-    mine, other = x[y // 2], x[min(y // 2 + 1, h - 1) if y % 2 else max(y // 2 - 1, 0)]
-    before = QUARTER * other[0] + THREE_QUARTERS * mine[0]
-    here = before
-    for i in range(w):
-        after = QUARTER * other[min(i + 1, w - 1)] + THREE_QUARTERS * mine[min(i + 1, w - 1)]
-        near[2 * i] = mine[i]
-        straight[2 * i] = QUARTER * before + THREE_QUARTERS * here
-        if 2 * i + 1 < width:
-            near[2 * i + 1] = mine[i]
-            straight[2 * i + 1] = THREE_QUARTERS * here + QUARTER * after
-        before, here = here, after
-
-
-@parallel
-def context_planes(u: np.ndarray, parent: np.ndarray, others: tuple[np.ndarray, np.ndarray], number: int) -> np.ndarray:
-    """The ``number`` planes (h + 4, w + 4) that the context of a grid u (h, w) is read from, two rows wider all around.
-
-    The grid itself, zero outside; its parent raised twofold, once by repetition and once along straight lines; and
-    others of its size, all with the edge repeated. Those that are empty become zero.
-    """
-    height, width = u.shape
-    planes = np.empty((number, height + 4, width + 4), f32)
-    for y in prange(height + 4):
-        for x in range(width + 4):
-            planes[0, y, x] = ZERO
-        if 2 <= y < height + 2:
-            copy(planes[0, y, 2:], u[y - 2], width)
-            if parent.size:
-                _upsample_row(planes[1, y, 2:], planes[2, y, 2:], parent, y - 2, width)
-            for i in range(number - 3):
-                if others[i].size:
-                    copy(planes[3 + i, y, 2:], others[i][y - 2], width)
-    for i in range(1, number):
-        if parent.size if i < 3 else others[i - 3].size:
-            _replicate_edges(planes[i])
-        else:
-            planes[i] = ZERO
-    return planes
-
-
-@parallel
-def context_planes_back(
-    planes: np.ndarray, u: np.ndarray, parent: np.ndarray, others: tuple[np.ndarray, np.ndarray]
-) -> None:
-    """Add gradients by what :func:`context_planes` returns, which are lost, to those by what it takes."""
-    height, width = u.shape
-    for i in range(1, len(planes)):
-        _replicate_edges_back(planes[i])
-    for y in prange(height):
-        add(u[y], planes[0, y + 2, 2:], width)
-        for i in range(len(planes) - 3):
-            if others[i].size:
-                add(others[i][y], planes[3 + i, y + 2, 2:], width)
-    h, w = parent.shape
-    for i in prange(h):
-        # One more column on either side, repeated: column x of the grid is x + 1 here.
-        row, near = np.zeros(2 * w + 2, f32), np.zeros(2 * w, f32)
-        for y in range(max(0, 2 * i - 1), min(height, 2 * i + 3)):
-            inside = y // 2 == i
-            end = (y == 0 and i == 0) or (y == 2 * h - 1 and i == h - 1)
-            weight = ONE if end else (THREE_QUARTERS if inside else QUARTER)
-            for x in range(width):
-                row[1 + x] += weight * planes[2, y + 2, 2 + x]
-            if inside:
-                add(near, planes[1, y + 2, 2:], width)
-        row[0], row[2 * w + 1] = row[1], row[2 * w]
-        for x in range(w):
-            own = near[2 * x] + near[2 * x + 1] + THREE_QUARTERS * (row[2 * x + 1] + row[2 * x + 2])
-            parent[i, x] += own + QUARTER * (row[2 * x] + row[2 * x + 3])
-
-
-@parallel
-def active_positions(planes: np.ndarray, taps: np.ndarray) -> np.ndarray:
-    """Where anything but zero is read from ``planes`` (p, h + 4, w + 4) at ``taps``: (h, w) bool."""
-    height, width = planes.shape[1] - 4, planes.shape[2] - 4
-    found = np.zeros((height, width), np.bool_)
-    for y in prange(height):
-        for f in range(len(taps)):
-            p, dy, dx = taps[f]
-            for x in range(width):
-                found[y, x] |= planes[p, y + dy, x + dx] != ZERO
-    return found
 
 
 @compiled
@@ -245,7 +130,7 @@ def _positions(active: np.ndarray, wanted: bool, top: int, bottom: int, places: 
     for y in range(top, bottom):
         for x in range(width):
             if active[y, x] == wanted:
-                places[count], spots[count] = y * width + x, y * (width + 4) + x
+                places[count], spots[count] = y * width + x, y * (width + 2 * EDGE) + x
                 count += 1
     return count
 
@@ -285,7 +170,7 @@ def grid_log_probability(
 ) -> float:
     """Σ ln P of a grid q (h, w); its gradients times ``unit`` are written to g_q and, if ``back``, added to g_net.
 
-    ``planes`` (p, h + 4, w + 4) are read at ``taps`` (inputs, 3): plane, row and column, 0 to 4; if ``free``, the
+    ``planes`` (p, h + 6, w + 6) are read at ``taps`` (inputs, 3): plane, row and column, 0 to 6; if ``free``, the
     gradient by them is added to g_planes. Where a position is not ``active`` (h, w), zeros are read instead, all at
     once, and the gradient is that at zeros. ``bounds`` hold the scale. The network is a (hidden, inputs), bias
     (hidden), b, b0, c, c0, where the sides of a and b are multiples of 4.
@@ -312,7 +197,7 @@ def grid_log_probability(
     _backward(net, b_t, zeros, at_zero, unused, g_zero, 2)
     add_product(slopes, a_t, g_zero[0], 2)
     flat_q, flat_g_q, flat, flat_g = q.reshape(-1), g_q.reshape(-1), planes.reshape(-1), g_planes.reshape(-1)
-    read = (taps[:, 0] * (height + 4) + taps[:, 1]) * (width + 4) + taps[:, 2]
+    read = (taps[:, 0] * (height + 2 * EDGE) + taps[:, 1]) * (width + 2 * EDGE) + taps[:, 2]
     for parity in range(2):
         for half in prange((blocks + 1 - parity) // 2):
             block = 2 * half + parity
@@ -338,7 +223,7 @@ def grid_log_probability(
                 for y in range(top, bottom):
                     by_mean, by_scale = by_out[0, (y - top) * width :], by_out[1, (y - top) * width :]
                     for f in range(len(taps)):
-                        row, mean, deviation = flat_g[read[f] + y * (width + 4) :], slopes[f, 0], slopes[f, 1]
+                        row, mean, deviation = flat_g[read[f] + y * (width + 2 * EDGE) :], slopes[f, 0], slopes[f, 1]
                         for t in range(width):
                             row[t] += mean * by_mean[t] + deviation * by_scale[t]
             # Active ones: all of it.

@@ -1,4 +1,4 @@
-"""The rate of all grids by the context model, and which contexts are active.
+"""The rate of all grids by the context model.
 
 A rate term that kept every activation would move gigabytes a step; compiled, a block of rows goes forward, through its
 cost and backward while it is in cache, and nothing of size (hidden, pixels) is stored.
@@ -13,20 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from prancimg.fit.kernels import rate as kernels
 from prancimg.fit.ops import backend
 from prancimg.fit.ops.backend import as_arrays
-from prancimg.fit.ops.resampling import upsample
-from prancimg.format.layout import CAUSAL, KINDS, LUMA, PARENT, Grid, Pyramid
+from prancimg.fit.ops.contexts import CompiledContexts, context_features, taps
+from prancimg.format.layout import KINDS, Grid, Pyramid, features_of
 from prancimg.format.range_coder import TABLES
 
-_NEAREST, _BILINEAR = (0.0, 0.0, 1.0, 0.0), (0.0, 0.25, 0.75, 0.0)
-"""Taps of :func:`upsample` that repeat samples, or lay straight lines through them."""
-_CENTRE = ((0, 0),)
-_OFFSETS = (CAUSAL, _CENTRE, PARENT), (CAUSAL, _CENTRE, PARENT, LUMA, _CENTRE)
-"""What contexts of luma and chroma read of the grid, its parent upsampled in two ways, luma and the first chroma."""
 _LOW, _HIGH = -16 / 4, (TABLES - 1 - 16) / 4
 _LN2 = math.log(2)
 ContextNetwork = Sequence[Tensor]
@@ -44,8 +38,8 @@ def field_bits(
     """Bits of all grids by the context model, weighted; ``q``: all coefficients packed, ``u``: those squashed.
 
     A bit of level l counts for ``rate_weights[l]``, or for the last of them. Where a context is not ``active``
-    (:func:`active_contexts`) it is taken for zeros, and so are its gradients: most contexts are, and then cost next to
-    nothing.
+    (:func:`prancimg.fit.ops.contexts.active_contexts`) it is taken for zeros, and so are its gradients: most contexts
+    are, and then cost next to nothing.
     """
     if active is None:
         active = torch.ones_like(q, dtype=torch.bool)
@@ -57,7 +51,8 @@ def field_bits(
     for grid in pyramid.grids:
         a, bias, b, b0, c, c0 = nets[KINDS[grid.component > 0]]
         bias = bias[max(grid.component - 1, 0), grid.level][:, None]
-        read = _context_features(grid, squashed)
+        features = features_of(KINDS[grid.component > 0], a.shape[1])
+        read = context_features(grid, features, pyramid, grids, squashed)
         read = read - read.detach() * ~where[grid.key].view(-1)
         h = torch.relu(a @ read + bias)
         h = h + torch.relu(b @ h + b0[:, None])
@@ -67,66 +62,9 @@ def field_bits(
     return total
 
 
-def active_contexts(pyramid: Pyramid, q: Tensor) -> Tensor:
-    """Where the context of coefficients q, packed, holds anything but zeros once they are rounded: packed, bool."""
-    q = q.detach().round()
-    grids, found = pyramid.split(q), torch.empty_like(q, dtype=torch.bool)
-    where, arrays = pyramid.split(found), pyramid.split(q.numpy()) if backend.compiled(q) else {}
-    for grid in pyramid.grids:
-        if arrays:
-            planes = kernels.context_planes(
-                arrays[grid.key], *_neighbour_arrays(grid, arrays), len(_OFFSETS[grid.component > 0])
-            )
-            where[grid.key][:] = torch.from_numpy(kernels.active_positions(planes, _taps(grid)))
-        else:
-            where[grid.key][:] = _context_features(grid, grids).ne(0).any(0).view(grid.height, grid.width)
-    return found
-
-
 def _weight_per_nat(grid: Grid, rate_weights: Sequence[float]) -> float:
     """What turns ln P of a grid's coefficients into its share of the bits."""
     return -rate_weights[min(grid.level, len(rate_weights) - 1)] / _LN2
-
-
-def _neighbours(grid: Grid) -> tuple[tuple[int, int], ...]:
-    """Keys of the grids beside itself that a grid's context is read from: its parent, luma, the first chroma."""
-    nothing = -1, -1
-    luma = (0, grid.level) if grid.component else nothing
-    return (grid.component, grid.level + 1), luma, (1, grid.level) if grid.component == 2 else nothing
-
-
-def _context_features(grid: Grid, u: Mapping[tuple[int, int], Tensor]) -> Tensor:
-    """What the context network reads at every position of a grid: (inputs, h * w)."""
-    own = u[grid.key]
-    parent, luma, first = (u.get(key) for key in _neighbours(grid))
-
-    def shifted(x: Tensor | None, offsets: Sequence[tuple[int, int]], mode: str = "replicate") -> list[Tensor]:
-        x = torch.zeros_like(own) if x is None else x
-        wide = pad(x[None, None], (2, 2, 2, 2), mode=mode)[0, 0]
-        return [wide[2 + y : 2 + y + grid.height, 2 + x : 2 + x + grid.width] for y, x in offsets]
-
-    def upsampled(taps: Sequence[float]) -> Tensor | None:
-        return None if parent is None else upsample(parent[None], own.new_tensor(taps), grid.height, grid.width)[0]
-
-    rows = (
-        shifted(own, CAUSAL, "constant") + shifted(upsampled(_NEAREST), _CENTRE) + shifted(upsampled(_BILINEAR), PARENT)
-    )
-    rows += shifted(luma, LUMA) + shifted(first, _CENTRE) if grid.component else []
-    return torch.stack(rows).view(len(rows), -1)
-
-
-def _neighbour_arrays(
-    grid: Grid, u: Mapping[tuple[int, int], np.ndarray]
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """What a context is read from beside its grid: the parent, luma and the first chroma; empty where there is none."""
-    parent, luma, first = (u.get(key, np.empty((0, 0), np.float32)) for key in _neighbours(grid))
-    return parent, (luma, first)
-
-
-def _taps(grid: Grid) -> np.ndarray:
-    """Plane, row and column of every feature, as :func:`prancimg.fit.kernels.rate.grid_log_probability` reads them."""
-    planes = enumerate(_OFFSETS[grid.component > 0])
-    return np.array([(plane, 2 + dy, 2 + dx) for plane, offsets in planes for dy, dx in offsets])
 
 
 def laplace(q: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -173,21 +111,23 @@ class _FieldBits(torch.autograd.Function):
         grids, squashed, where = (pyramid.split(array) for array in (*arrays[:2], active.numpy()))
         g_grids, g_squashed = (pyramid.split(array) for array in gradients)
         half = 2 + len(net) // 2
-        nets = [_padded_network(arrays[2:half]), _padded_network(arrays[half:])]
+        networks = arrays[2:half], arrays[half:]
+        read = [features_of(kind, net[0].shape[1]) for kind, net in zip(KINDS, networks, strict=True)]
+        nets = [_padded_network(net) for net in networks]
         g_nets = [[np.zeros_like(array) for array in some] for some in nets]
         bounds, total = np.array([_LOW, _HIGH], np.float32), 0.0
+        contexts = CompiledContexts(pyramid, grids, squashed)
         for grid in pyramid.grids:
-            chroma, unit, taps = int(grid.component > 0), _weight_per_nat(grid, rate_weights), _taps(grid)
-            planes = kernels.context_planes(
-                squashed[grid.key], *_neighbour_arrays(grid, squashed), len(_OFFSETS[chroma])
-            )
+            chroma, unit = int(grid.component > 0), _weight_per_nat(grid, rate_weights)
+            planes = contexts.planes(grid, read[chroma])
             g_planes = np.zeros_like(planes) if free else planes
             at = max(grid.component - 1, 0), grid.level
             net_here, g_here = ((a, bias[at], *rest) for a, bias, *rest in (nets[chroma], g_nets[chroma]))
             places = where[grid.key], grids[grid.key], planes, net_here, g_grids[grid.key], g_planes, g_here
-            total += unit * kernels.grid_log_probability(back, free, unit, bounds, taps, *places)
+            total += unit * kernels.grid_log_probability(back, free, unit, bounds, taps(read[chroma]), *places)
             if free:
-                kernels.context_planes_back(g_planes, g_squashed[grid.key], *_neighbour_arrays(grid, g_squashed))
+                contexts.back(grid, read[chroma], g_planes, g_squashed)
+        contexts.finish(g_squashed)
         by_net = [array for some in g_nets for array in some]
         ctx.gradients = [torch.from_numpy(g) for g in gradients]
         ctx.gradients += [torch.from_numpy(g)[tuple(map(slice, t.shape))] for g, t in zip(by_net, net, strict=True)]
