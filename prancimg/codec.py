@@ -17,8 +17,8 @@ from prancimg.fit.forks import encoding
 from prancimg.format import bitstream
 from prancimg.format.bitstream import MAX_PIXELS
 from prancimg.format.extras import MARGIN, Alpha, Extras
+from prancimg.format.facts import info
 from prancimg.format.files import DataLike
-from prancimg.images.metadata import only_orientation
 from prancimg.images.picture import ImageLike, Picture, load_picture
 from prancimg.images.plane import plane_to_png
 
@@ -76,10 +76,9 @@ def encode(
         PrancImgError: not an image, a rate out of reach, no such device, a forked process without its threads.
         OSError: a file that cannot be read.
     """
-    picture = load_picture(image, orient=orient)
-    metadata = only_orientation(picture.metadata) if strip else picture.metadata
+    picture = load_picture(image, orient=orient, strip=strip)
     given = {"icc": icc_profile, "exif": exif and exif.removeprefix(b"Exif\0\0"), "xmp": xmp}
-    metadata = replace(metadata, **{name: data for name, data in given.items() if data is not None})
+    metadata = replace(picture.metadata, **{name: data for name, data in given.items() if data is not None})
     return encode_picture(
         replace(picture, metadata=metadata),
         {"bpp": bpp, "size": size, "quality": quality, "psnr": psnr},
@@ -141,14 +140,16 @@ def _encode_picture(
     if not extras:
         return encoder.encode_array(picture.colors, wanted, how, progress)
     beside = len(bitstream.write(extras)) - len(bitstream.write([]))
+    spare = beside - len(bitstream.write(Extras(picture.samples, alpha).segments())) + len(bitstream.write([]))
+    hint = f"; --strip (strip=True) leaves out {spare} of metadata" if spare else ""
     if size is not None:
         if size <= beside:
-            raise PrancImgError(f"{size} bytes are too few: transparency and metadata alone take {beside}")
+            raise PrancImgError(f"{size} bytes are too few: transparency and metadata alone take {beside}{hint}")
         wanted = encoder.Target(size=size - beside)
     try:
         colors = encoder.encode_array(picture.colors, wanted, how, rest)
     except PrancImgError as error:
-        raise PrancImgError(f"{error} (beside {beside} of transparency and metadata)") from error
+        raise PrancImgError(f"{error} (beside {beside} of transparency and metadata{hint})") from error
     *others, last = bitstream.read(colors).items()  # the last must be there: no cut goes unnoticed
     return bitstream.write([*others, *extras, last])
 
@@ -205,6 +206,17 @@ def psnr_of(data: bytes, picture: Picture) -> float:
     colors = decoded[:, :, : 1 if picture.samples.grey else 3] / (257 if decoded.dtype == np.uint16 else 1)
     error = float(np.square(colors - picture.colors).mean())
     return 10 * math.log10(255**2 / max(error, 1e-10))
+
+
+def remarks(data: bytes) -> list[str]:
+    """What may surprise whoever asked for a file, in words: that metadata take more than a third of it."""
+    parts = info(data)["segments"]
+    held = {what.upper(): parts[what] for what in ("icc", "exif", "xmp") if what in parts}
+    if 3 * sum(held.values()) <= len(data):
+        return []
+    share = 100 * sum(held.values()) / len(data)
+    names = f"{' and '.join(held)} {'takes' if len(held) == 1 else 'take'}"
+    return [f"{names} {share:.0f} % of the file; --strip leaves out metadata"]
 
 
 def load_image(image: ImageLike) -> np.ndarray:

@@ -58,7 +58,7 @@ def test_what_few_need_is_loaded_when_it_is_needed():
 PACKAGE = Path(prancimg.__file__).parent
 FOLDERS = ("format", "network", "decoding")
 CORE = [f"{folder}.{path.stem}" for folder in FOLDERS for path in sorted((PACKAGE / folder).glob("[a-z]*.py"))]
-CORE += ["pranc.compact", "images.picture", "images.save"]
+CORE += ["pranc.compact", "images.picture", "images.save", "images.space", "images.exif"]
 
 
 @pytest.mark.parametrize("module", CORE)

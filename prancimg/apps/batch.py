@@ -27,11 +27,10 @@ from typing import Any
 
 from PIL import Image
 
-from prancimg.codec import encode_picture, psnr_of
+from prancimg.codec import encode_picture, psnr_of, remarks
 from prancimg.errors import PrancImgError
 from prancimg.format import files
 from prancimg.format.facts import info
-from prancimg.images.metadata import only_orientation
 from prancimg.images.picture import load_picture
 
 ATTEMPTS = 3
@@ -190,13 +189,12 @@ def encode_bytes(
     torch.set_num_threads(1)
     began = time.perf_counter()
     try:
-        picture = load_picture(io.BytesIO(data), orient=orient)
-        if strip:
-            picture = replace(picture, metadata=only_orientation(picture.metadata))
+        picture = load_picture(io.BytesIO(data), orient=orient, strip=strip)
         made = encode_picture(picture, target, options)
         height, width = picture.colors.shape[:2]
         psnr = psnr_of(made, picture)
-        return Encoded(made, width, height, psnr, time.perf_counter() - began, "; ".join(picture.notes))
+        notes = "; ".join([*picture.notes, *remarks(made)])
+        return Encoded(made, width, height, psnr, time.perf_counter() - began, notes)
     except MemoryError:
         return Encoded(error="not enough memory")
     except Exception as error:  # whatever it is, the other files go on

@@ -14,7 +14,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,15 +81,13 @@ def _plain(arguments: Sequence[str]) -> list[str]:
 
 
 def _encode(options: argparse.Namespace) -> None:
-    from prancimg.codec import encode_picture, psnr_of
-    from prancimg.images.metadata import only_orientation
+    from prancimg.codec import encode_picture, psnr_of, remarks
     from prancimg.images.picture import load_picture
 
     files.check_writable(options.output, options.input)
     with _naming(options.input):
-        picture = load_picture(io.BytesIO(files.read(options.input)), orient=options.orientation == "apply")
-    if options.strip:
-        picture = replace(picture, metadata=only_orientation(picture.metadata))
+        data = files.read(options.input)
+        picture = load_picture(io.BytesIO(data), orient=options.orientation == "apply", strip=options.strip)
     _note(options, options.input, picture.notes)
     began = time.perf_counter()
     target = {name: getattr(options, name) for name in _TARGET}
@@ -108,6 +105,7 @@ def _encode(options: argparse.Namespace) -> None:
     )
     if wanted and len(data) < 0.97 * wanted:
         _say(f"{options.output}: smaller than asked for: more bits would not make the picture better")
+    _note(options, options.output, remarks(data))
     if options.verbose:
         for line in report(info(data)):
             _say(line)

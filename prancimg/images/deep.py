@@ -8,33 +8,40 @@ import numpy as np
 from PIL import Image
 
 from prancimg.errors import PrancImgError
-from prancimg.images.metadata import BITS, PLAIN_ALPHA, PREMULTIPLIED, RGB
+from prancimg.images import boxes
 
-
-def is_deep(image: Image.Image) -> bool:
-    """Whether an image that is not loaded yet has 16 bits a sample in its file."""
-    if image.format == "TIFF":
-        return 16 in getattr(image, "tag_v2", {}).get(BITS, ())
-    tiles = getattr(image, "tile", ())
-    if image.format == "PPM":
-        return any(isinstance(tile[3], tuple) and tile[3][-1] > 255 for tile in tiles)
-    return any(";16" in str(tile) for tile in tiles)
+BITS, PHOTOMETRIC, WHITE_IS_ZERO, RGB = 258, 262, 0, 2
+PREMULTIPLIED, PLAIN_ALPHA = 1, 2
+"""What a TIFF file says of a further channel."""
+_PLAIN_SPACES = (0, 16, 17)
+"""JPEG 2000's numbers of colour spaces that need no conversion: none, sRGB and grey."""
 
 
 def deep_samples(data: bytes, image: Image.Image) -> tuple[np.ndarray | None, list[str]]:
-    """The 16-bit samples (H, W, channels) of a file, if what reads them is here, and what is lost, in words."""
-    reduced = "16-bit samples reduced to 8 bits"
+    """The samples (H, W, channels) uint16 of a file that has more than 8 bits of them, and what is lost, in words.
+
+    None where there are not more, where Pillow reads them itself (grey), and where what reads them is not here.
+    """
+    bits = _bits(data, image)
+    if bits <= 8 or image.mode.startswith("I"):
+        return None, []
+    reduced = f"{bits}-bit samples reduced to 8 bits"
+    if not data:
+        return None, [reduced]
     try:
-        if image.format == "PNG" and data:
+        if image.format == "PNG":
             import imagecodecs
 
             samples = np.atleast_3d(imagecodecs.png_decode(data))
             return (samples, []) if samples.dtype == np.uint16 else (None, [reduced])
-        if image.format == "TIFF" and data:
+        if image.format == "TIFF":
             found, notes = _tiff_samples(data)
             return found, notes if found is not None else [reduced]
+        if image.format in ("AVIF", "JPEG2000"):
+            found = _boxed_samples(data, image, bits)
+            return found, [] if found is not None else [reduced]
         tile = (getattr(image, "tile", None) or [("",)])[0]  # none, once it is loaded
-        if image.format == "PPM" and data and tile[0] == "ppm":
+        if image.format == "PPM" and tile[0] == "ppm":
             _, _, offset, (_, most) = tile
             samples = np.frombuffer(data, ">u2", image.height * image.width * 3, offset) * (65535 / most)
             samples = np.rint(np.minimum(samples, 65535)).astype(np.uint16)
@@ -44,6 +51,51 @@ def deep_samples(data: bytes, image: Image.Image) -> tuple[np.ndarray | None, li
     except Exception as error:  # each library has its own
         raise PrancImgError(f"the image is broken: {error}") from error
     return None, [reduced]
+
+
+def stretched(image: Image.Image, data: bytes, samples: np.ndarray) -> np.ndarray:
+    """Grey samples uint16 as Pillow has them, white at 65535 where they have fewer bits."""
+    if image.format == "JPEG2000" and (bits := boxes.jpeg2000(data).bits) < 16:
+        return _scaled(samples >> (16 - bits), bits)
+    return samples
+
+
+def _bits(data: bytes, image: Image.Image) -> int:
+    """Bits a sample in the file of an image that is not loaded yet."""
+    if image.format == "TIFF":
+        return int(max(getattr(image, "tag_v2", {}).get(BITS, (1,))))
+    if image.format == "AVIF":
+        return boxes.avif(data).bits
+    if image.format == "JPEG2000":
+        return boxes.jpeg2000(data).bits
+    tiles = getattr(image, "tile", ())
+    if image.format == "PPM":
+        return 16 if any(isinstance(tile[3], tuple) and tile[3][-1] > 255 for tile in tiles) else 8
+    return 16 if any(";16" in str(tile) for tile in tiles) else 8
+
+
+def _scaled(samples: np.ndarray, bits: int) -> np.ndarray:
+    """To all of 16 bits."""
+    most = 2**bits - 1
+    return np.asarray((samples.astype(np.uint32) * 65535 + most // 2) // most, np.uint16)
+
+
+def _boxed_samples(data: bytes, image: Image.Image, bits: int) -> np.ndarray | None:
+    """Of AVIF and JPEG 2000; None for what must be converted, or has not the shape that Pillow finds."""
+    import imagecodecs
+
+    if image.format == "JPEG2000":
+        said = boxes.jpeg2000(data)
+        if said.signed or said.enumerated not in _PLAIN_SPACES:
+            return None
+    try:
+        decode = imagecodecs.jpeg2k_decode if image.format == "JPEG2000" else imagecodecs.avif_decode
+        samples = np.atleast_3d(decode(data))
+    except Exception:  # Pillow may make more of it, or say what is wrong
+        return None
+    if samples.dtype != np.uint16 or samples.shape[:2] != image.size[::-1] or samples.shape[2] > 4:
+        return None
+    return _scaled(samples, bits)
 
 
 def _tiff_samples(data: bytes) -> tuple[np.ndarray | None, list[str]]:

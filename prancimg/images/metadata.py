@@ -1,24 +1,20 @@
-"""What travels with a picture: EXIF, XMP and a colour profile, read and edited."""
+"""What travels with a picture: a colour profile, EXIF and XMP. And what does not, in words."""
 
 from __future__ import annotations
 
-import operator
 import re
-import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from prancimg.errors import PrancImgError
 from prancimg.format.extras import Metadata
+from prancimg.images import exif
+from prancimg.images.exif import ORIENTATION, PREFIX, STORAGE
 
-ORIENTATION = 0x0112
-BITS, PHOTOMETRIC, WHITE_IS_ZERO, RGB = 258, 262, 0, 2
-PREMULTIPLIED, PLAIN_ALPHA = 1, 2
-"""What a TIFF file says of a further channel."""
-PREFIX = b"Exif\0\0"
 # What makes a picture of each EXIF orientation upright.
 UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda x: x[:, ::-1],
@@ -29,68 +25,81 @@ UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
     8: lambda x: x[:, ::-1].swapaxes(0, 1),
 }
-# Tags of a TIFF file that say how it is stored, which is nothing to carry on.
-STORAGE = {
-    254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 284, 288, 289, 292, 293, 297, 317, 320,
-    322, 323, 324, 325, 330, 338, 339, 347, 512, 513, 514, 529, 530, 531, 532, 700, 34675,
-}  # fmt: skip
+_USUAL_DPI = 72
+"""What EXIF says of a picture whose resolution nobody knows."""
+_IPTC, _EXTENDED_XMP = 0x0404, b"http://ns.adobe.com/xmp/extension/\0"
+_NAMES_SHOWN = 5
 
 
-def metadata_of(image: Image.Image) -> tuple[Metadata, int]:
-    """What an image carries, and its EXIF orientation."""
-    info = image.info
-    exif = image.getexif()
-    turned = exif.get(ORIENTATION, 1)
-    if image.format == "TIFF" or "exif" not in info:
-        for tag in STORAGE & exif.keys():
-            del exif[tag]
-        raw = exif.tobytes() if len(exif) else b""
-    else:
-        raw = info["exif"]
-    icc, xmp = info.get("icc_profile") or b"", info.get("xmp") or b""
+def metadata_of(image: Image.Image, texts: Sequence[str] = ()) -> tuple[Metadata, int, list[str]]:
+    """What an image carries, its EXIF orientation, and in words what is left out, the named texts among it."""
+    info, notes = image.info, []
+    tags = image.getexif()
+    turned = tags.get(ORIENTATION, 1)
+    raw = info.get("exif")
+    if image.format == "TIFF" or not isinstance(raw, bytes):
+        for tag in STORAGE & tags.keys():
+            del tags[tag]
+        raw = tags.tobytes() if len(tags) else b""
+    raw, dropped = exif.without_thumbnail(raw.removeprefix(PREFIX))
+    if dropped:
+        notes.append(f"a thumbnail of {dropped} bytes in the EXIF is left out")
+    names = [*texts, *_texts(image)]
+    if names:
+        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        notes.append(f"text left out: {', '.join(names[:_NAMES_SHOWN])}{more}")
+    icc, xmp = info.get("icc_profile"), info.get("xmp")
     if isinstance(xmp, str):
         xmp = xmp.encode()
-    return Metadata(bytes(icc), bytes(raw).removeprefix(PREFIX), bytes(xmp)), turned
+    raw = _with_resolution(raw, info)
+    return Metadata(icc if isinstance(icc, bytes) else b"", raw, xmp if isinstance(xmp, bytes) else b""), turned, notes
+
+
+def _texts(image: Image.Image) -> list[str]:
+    """Names of words and descriptions beside EXIF and XMP."""
+    names = [] if image.info.get("comment", b"Created by")[:10] in (b"Created by", "Created by") else ["comment"]
+    resources = image.info.get("photoshop")
+    if isinstance(resources, dict) and _IPTC in resources:
+        names.append("IPTC")
+    if any(body.startswith(_EXTENDED_XMP) for _, body in getattr(image, "applist", ())):
+        names.append("extended XMP")
+    return names
+
+
+def _with_resolution(raw: bytes, info: dict[Any, Any]) -> bytes:
+    """EXIF with the resolution that stands elsewhere in a file, unless it says the same or the usual."""
+    try:
+        inches = "dpi" in info
+        density = info.get("jfif_density", (0, 0)) if info.get("jfif_unit") == 0 else (0, 0)
+        x, y = (float(number) for number in info.get("dpi") or info.get("aspect") or density)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return raw
+    known = exif.dots_per_inch(raw)
+    if not (0 < x < 1e6 and 0 < y < 1e6) or (x == y and not inches):
+        return raw
+    if known is not None and inches and max(abs(x - known[0]), abs(y - known[1])) < 0.5:
+        return raw
+    if known is None and inches and round(x) == round(y) == _USUAL_DPI:
+        return raw
+    if inches and max(abs(x - round(x)), abs(y - round(y))) < 0.02:  # PNG counts dots per metre
+        x, y = round(x), round(y)
+    return exif.with_resolution(raw, x, y, inches=inches)
 
 
 def upright(metadata: Metadata) -> Metadata:
     """With every word about the orientation set to 1; all else stays as it was, to the byte."""
-    exif, xmp = bytearray(metadata.exif), metadata.xmp
-    order = "<" if exif[:2] == b"II" else ">"
-    try:
-        (start,) = struct.unpack_from(order + "I", exif, 4)
-        (count,) = struct.unpack_from(order + "H", exif, start)
-        for at in range(start + 2, start + 2 + 12 * count, 12):
-            if struct.unpack_from(order + "H", exif, at)[0] == ORIENTATION:
-                struct.pack_into(order + "H", exif, at + 8, 1)
-    except struct.error:  # damaged, but somebody may still make sense of it
-        pass
-    xmp = re.sub(rb'(tiff:Orientation\s*(?:=\s*["\']|>))\s*[2-8]', rb"\g<1>1", xmp)
-    return replace(metadata, exif=bytes(exif), xmp=xmp)
+    xmp = re.sub(rb'(tiff:Orientation\s*(?:=\s*["\']|>))\s*[2-8]', rb"\g<1>1", metadata.xmp)
+    return replace(metadata, exif=exif.upright(metadata.exif), xmp=xmp)
 
 
 def only_orientation(metadata: Metadata) -> Metadata:
     """EXIF with nothing but the orientation, nothing at all where that is upright."""
     try:
-        turned = read_tags(metadata.exif).get(ORIENTATION, 1)
+        turned = exif.read_tags(metadata.exif).get(ORIENTATION, 1)
     except PrancImgError:
         return Metadata()
     if turned not in UPRIGHT:
         return Metadata()
-    exif = Image.Exif()
-    exif[ORIENTATION] = turned
-    return Metadata(exif=exif.tobytes().removeprefix(PREFIX))
-
-
-def read_tags(raw: bytes) -> Image.Exif:
-    """EXIF as Pillow reads it, without what says how its own file was stored; raises PrancImgError for nonsense."""
-    exif = Image.Exif()
-    try:
-        exif.load(PREFIX + raw)
-        for tag in STORAGE & exif.keys():
-            del exif[tag]
-        exif.tobytes()
-        operator.index(exif.get(ORIENTATION, 1))
-    except Exception as error:  # whatever Pillow makes of it
-        raise PrancImgError(f"the EXIF is broken: {error}") from error
-    return exif
+    tags = Image.Exif()
+    tags[ORIENTATION] = turned
+    return Metadata(exif=tags.tobytes().removeprefix(PREFIX))

@@ -15,9 +15,9 @@ from PIL import Image, UnidentifiedImageError
 from prancimg.errors import PrancImgError
 from prancimg.format import files
 from prancimg.format.extras import Metadata, Samples
-from prancimg.images.color import from_cmyk, is_srgb
-from prancimg.images.deep import deep_samples, is_deep
-from prancimg.images.metadata import PHOTOMETRIC, UPRIGHT, WHITE_IS_ZERO, metadata_of, upright
+from prancimg.images import png, profile, space
+from prancimg.images.deep import PHOTOMETRIC, WHITE_IS_ZERO, deep_samples, stretched
+from prancimg.images.metadata import UPRIGHT, metadata_of, only_orientation, upright
 
 ImageLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray
 
@@ -36,12 +36,13 @@ class Picture:
     """What could not be kept as it was, in words."""
 
 
-def load_picture(image: ImageLike, *, orient: bool = True) -> Picture:
+def load_picture(image: ImageLike, *, orient: bool = True, strip: bool = False) -> Picture:
     """A path, the bytes of a file, an open one, a Pillow image or an array, with all that belongs to it.
 
     Args:
         image: arrays are uint8 or uint16, (H, W), (H, W, 3) or (H, W, 4).
         orient: turn it upright by its EXIF orientation; otherwise the pixels stay and so does the tag.
+        strip: leave out colour profile, EXIF (but for an orientation that was not applied) and XMP.
 
     Raises:
         PrancImgError: not an image, or a broken one.
@@ -49,12 +50,13 @@ def load_picture(image: ImageLike, *, orient: bool = True) -> Picture:
     """
     if isinstance(image, np.ndarray):
         return _from_array(image)
-    data = b""
     try:
-        if not isinstance(image, Image.Image):
-            data = _bytes(image)
-            image = Image.open(io.BytesIO(data))
-        return _from_image(image, data, orient)
+        if isinstance(image, Image.Image):
+            return _from_image(image, _chunks(_unread(image)), orient, strip)
+        said = _chunks(_bytes(image))
+        image = Image.open(io.BytesIO(said.data))
+        image.info.update(said.info)
+        return _from_image(image, said, orient, strip)
     except UnidentifiedImageError as error:
         raise PrancImgError("not an image in any format that Pillow reads") from error
     except Image.DecompressionBombError as error:
@@ -78,6 +80,22 @@ def _bytes(image: str | os.PathLike[str] | bytes | BinaryIO) -> bytes:
     if not isinstance(data, bytes | bytearray | memoryview):
         raise PrancImgError(f"{type(image).__name__} is no picture, and no path or binary file of one")
     return bytes(data)
+
+
+def _chunks(data: bytes) -> png.Said:
+    return png.read(data) if data.startswith(png.SIGNATURE) else png.Said(data)
+
+
+def _unread(image: Image.Image) -> bytes:
+    """The file of an image that was opened and not loaded yet, so that what Pillow leaves out can be found in it."""
+    file = getattr(image, "fp", None)
+    if file is None or file.closed or not getattr(image, "tile", None) or image.tell():
+        return b""
+    at = file.tell()
+    file.seek(0)
+    data = files.read_all(file)
+    file.seek(at)
+    return data
 
 
 def _from_array(array: np.ndarray) -> Picture:
@@ -127,52 +145,92 @@ def _filled(colors: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return np.asarray(filled, colors.dtype)
 
 
-def _from_image(image: Image.Image, data: bytes, orient: bool) -> Picture:
-    mode, notes, deep = image.mode, [], None
-    if is_deep(image) and not mode.startswith("I"):
-        deep, said = deep_samples(data, image)
-        notes += said
+def _from_image(image: Image.Image, said: png.Said, orient: bool, strip: bool) -> Picture:
+    deep, notes = deep_samples(said.data, image)
+    clear = _clear(image)
+    color_space, icc = space.of_image(image, said.data, said.cicp)
     if deep is None:
         image.load()  # which turns a TIFF file upright and puts that into its metadata
-    metadata, turned = metadata_of(image)
+    metadata, turned, left_out = metadata_of(image, said.texts)
+    icc = b"" if said.cicp else metadata.icc or icc
     if (frames := getattr(image, "n_frames", 1)) > 1:
         notes.append(f"only the first of {frames} frames is kept")
-    alpha = None
     if deep is not None:
         transparent = deep.shape[2] in (2, 4)
         colors, alpha = (deep[:, :, :-1], deep[:, :, -1]) if transparent else (deep, None)
-    elif mode.startswith("I"):
-        samples = np.asarray(image).astype(np.int64)
-        if samples.min() < 0 or samples.max() > 65535:
-            raise PrancImgError("the image has integer samples beyond 16 bits")
-        colors = samples.astype(np.uint16)[:, :, None]
-        if isinstance(clear := image.info.get("transparency"), int):
-            alpha = np.where(samples == clear, 0, 65535).astype(np.uint16)
-        if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
-            colors = 65535 - colors
-    elif mode == "F":
-        raise PrancImgError("the image has floating-point samples; 8 or 16 bits are needed")
+    elif image.mode.startswith("I"):
+        colors, alpha = _integers(image, said.data)
     else:
-        if mode == "CMYK":
-            image, metadata = from_cmyk(image, metadata), replace(metadata, icc=b"")
-        if mode not in ("RGB", "RGBA", "RGBX", "RGBa", "L", "LA", "La"):
-            grey = mode == "1"
-            notes.append(f"{_MODES.get(mode, mode)} converted to {'8-bit grey' if grey else 'RGB'}")
-        if image.has_transparency_data:
-            whole = np.asarray(image.convert("RGBA"))
-            colors, alpha = whole[:, :, :3], whole[:, :, 3]
-        else:
-            colors = np.asarray(image.convert("RGB"))
-        if mode in ("1", "L", "LA", "La"):
-            colors = colors[:, :, :1]
-        elif metadata.icc and is_srgb(metadata.icc):
-            metadata = replace(metadata, icc=b"")
-            notes.append("the colour profile is sRGB, which goes without saying: left out")
+        colors, alpha, changes = _bytes_of_samples(image, icc, clear)
+        notes += changes
+    if deep is None and image.mode in _CONVERTED:
+        icc = b""
+    elif icc and profile.is_srgb(icc):
+        icc = b""
+        left_out.append("the colour profile is sRGB, which goes without saying: left out")
+    elif icc:
+        icc, changes = profile.fitting(icc, colors.shape[2] == 1)
+        left_out += changes
+    elif color_space:
+        colors, icc, changes = space.applied(color_space, colors)
+        notes += changes
+    if strip:
+        left_out = ["without its colour profile the picture shows other colours"] if icc else []
+    metadata = replace(metadata, icc=icc)
     if orient and turned in UPRIGHT:
         colors = UPRIGHT[turned](colors)
         alpha = None if alpha is None else UPRIGHT[turned](alpha)
         metadata = upright(metadata)
-    return _picture(colors, alpha, metadata=metadata, notes=tuple(notes))
+    metadata = only_orientation(metadata) if strip else metadata
+    return _picture(colors, alpha, metadata=metadata, notes=(*notes, *left_out))
 
 
-_MODES = {"P": "palette", "PA": "palette", "1": "black and white", "YCbCr": "YCbCr"}
+_MODES = {"P": "palette", "PA": "palette", "1": "black and white"}
+_GREY, _PLAIN, _CONVERTED = ("1", "L", "LA", "La"), ("RGB", "RGBA", "RGBX", "RGBa", "L", "LA", "La"), ("CMYK", "LAB")
+
+
+def _integers(image: Image.Image, data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
+    """Grey of up to 16 bits: samples (H, W, 1) and alpha, uint16."""
+    samples = np.asarray(image).astype(np.int64)
+    if samples.min() < 0 or samples.max() > 65535:
+        raise PrancImgError("the image has integer samples beyond 16 bits")
+    alpha, clear = None, image.info.get("transparency")
+    if isinstance(clear, int):
+        alpha = np.where(samples == clear, 0, 65535).astype(np.uint16)
+    if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        samples = 65535 - samples
+    return stretched(image, data, samples.astype(np.uint16))[:, :, None], alpha
+
+
+def _clear(image: Image.Image) -> list[int] | None:
+    """The grey or colour that is transparent, on the scale of the samples that an image will have when it is loaded."""
+    clear: Any = image.info.get("transparency")
+    kind = str([tile[3] for tile in getattr(image, "tile", ())])
+    if image.mode == "L" and isinstance(clear, int):
+        most = 3 if "L;2" in kind else 15 if "L;4" in kind else 255
+        return [(clear & most) * 255 // most]
+    if image.mode == "RGB" and isinstance(clear, tuple):
+        return [value >> (8 if ";16" in kind else 0) for value in clear]
+    return None
+
+
+def _bytes_of_samples(
+    image: Image.Image, icc: bytes, clear: list[int] | None
+) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """Anything of 8 bits or less: samples (H, W, 1 or 3) and alpha, uint8, and what changes."""
+    mode, notes = image.mode, list[str]()
+    if mode == "F":
+        raise PrancImgError("the image has floating-point samples; 8 or 16 bits are needed")
+    if mode not in _PLAIN:
+        notes.append(f"{_MODES.get(mode, mode)} converted to {'8-bit grey' if mode == '1' else 'RGB'}")
+    if mode == "CMYK" and icc:
+        image = profile.to_srgb(image, icc) or image
+    if clear is not None:
+        colors = np.asarray(image.convert("RGB"))
+        alpha = np.where((colors == clear).all(2), 0, 255).astype(np.uint8)
+    elif image.has_transparency_data:
+        whole = np.asarray(image.convert("RGBA"))
+        colors, alpha = whole[:, :, :3], whole[:, :, 3]
+    else:
+        colors, alpha = np.asarray(image.convert("RGB")), None
+    return colors[:, :, :1] if mode in _GREY else colors, alpha, notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,10 @@ from PIL import Image
 
 from prancimg.errors import PrancImgError
 from prancimg.format.extras import Metadata
-from prancimg.images.metadata import BITS, PHOTOMETRIC, PLAIN_ALPHA, PREFIX, RGB, read_tags
+from prancimg.images.deep import BITS, PHOTOMETRIC, PLAIN_ALPHA, RGB
+from prancimg.images.exif import PREFIX, dots_per_inch, read_tags
+from prancimg.images.png import XMP_KEYWORD
+from prancimg.images.profile import fitting
 
 DEEP_FORMATS = ("PNG", "TIFF", "PPM")
 """Formats that can hold 16 bits a sample in colour here."""
@@ -26,6 +30,8 @@ def to_image(samples: np.ndarray, metadata: Metadata) -> Image.Image:
     for name, data in (("icc_profile", metadata.icc), ("exif", metadata.exif), ("xmp", metadata.xmp)):
         if data:
             image.info[name] = PREFIX + data if name == "exif" else data
+    if dots := dots_per_inch(metadata.exif):
+        image.info["dpi"] = dots
     return image
 
 
@@ -49,11 +55,11 @@ def save_samples(samples: np.ndarray, metadata: Metadata, kind: str) -> tuple[by
         most = np.iinfo(samples.dtype).max
         share = samples[:, :, -1:] / most
         samples = np.rint(share * samples[:, :, :-1] + (1 - share) * most).astype(samples.dtype)
-    metadata, lost = _held(metadata, kind)
-    notes += lost
     if samples.dtype == np.uint16 and kind == "TIFF" and samples.shape[2] == 2:
         notes.append("grey of 16 bits with transparency written as RGB, which more programs read")
         samples = samples[:, :, [0, 0, 0, 1]]
+    metadata, lost = _held(metadata, kind, grey=samples.shape[2] < 3 and kind not in _NO_GREY)
+    notes += lost
     if samples.dtype == np.uint16 and (samples.shape[2] > 1 or kind not in DEEP_FORMATS):
         deep = _deep_file(samples, metadata, kind)
         if deep is not None:
@@ -66,7 +72,7 @@ def save_samples(samples: np.ndarray, metadata: Metadata, kind: str) -> tuple[by
         notes.append(f"16-bit samples reduced to 8 bits{hint}")
         samples = np.rint(samples / 257).astype(np.uint8)
     image = to_image(samples, metadata)
-    if kind in ("QOI", "WEBP", "AVIF") and image.mode.startswith("L"):
+    if kind in _NO_GREY and image.mode.startswith("L"):
         image = image.convert("RGBA" if "A" in image.mode else "RGB")
     image.info.clear()  # some writers look there for what they are not given
     buffer = io.BytesIO()
@@ -81,8 +87,8 @@ def save_samples(samples: np.ndarray, metadata: Metadata, kind: str) -> tuple[by
     return buffer.getvalue(), notes
 
 
-def _held(metadata: Metadata, kind: str) -> tuple[Metadata, list[str]]:
-    """What a format takes of them, and in words what it does not."""
+def _held(metadata: Metadata, kind: str, grey: bool) -> tuple[Metadata, list[str]]:
+    """What a format takes of them, beside pixels of grey or colour, and in words what it does not."""
     given = [what.upper() for what in ("icc", "exif", "xmp") if getattr(metadata, what)]
     if kind not in _CARRIERS:
         return Metadata(), [f"{kind} does not hold {' and '.join(given)}: left out"] if given else []
@@ -91,6 +97,9 @@ def _held(metadata: Metadata, kind: str) -> tuple[Metadata, list[str]]:
         if (size := len(getattr(metadata, what))) > most:
             notes.append(f"JPEG does not hold {size} bytes of {what.upper()}: left out")
             metadata = replace(metadata, **{what: b""})
+    icc, said = fitting(metadata.icc, grey)
+    metadata = replace(metadata, icc=icc)
+    notes += said
     if metadata.exif and kind in ("TIFF", "AVIF"):  # whose writers read it
         try:
             read_tags(metadata.exif)
@@ -103,6 +112,8 @@ def _held(metadata: Metadata, kind: str) -> tuple[Metadata, list[str]]:
 _JPEG, _JPEG_SIDE = ("JPEG", "MPO", "PDF"), 65500
 _JPEG_MOST = {"icc": 255 * (65533 - 14), "exif": 65533 - len(PREFIX), "xmp": 65533 - 29}
 """A segment of a JPEG file has 65533 bytes and says in some of them what it holds; only profiles may have up to 255."""
+_NO_GREY = ("QOI", "WEBP", "AVIF")
+"""Formats that are written in colour, grey pictures too."""
 _CARRIERS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF")
 """Formats that Pillow writes a colour profile, EXIF and XMP to."""
 
@@ -117,11 +128,13 @@ def _parameters(metadata: Metadata, kind: str) -> dict[str, Any]:
         return parameters | ({"exif": tags} if len(tags) else {})
     if metadata.exif:
         parameters["exif"] = PREFIX + metadata.exif
+    if kind in ("PNG", "JPEG") and (dots := _dots(metadata)):
+        parameters["dpi"] = dots
     if metadata.xmp and kind == "PNG":
         from PIL.PngImagePlugin import PngInfo
 
         parameters["pnginfo"] = PngInfo()
-        parameters["pnginfo"].add_itxt(_XMP_KEYWORD, metadata.xmp.decode("utf-8", "replace"))
+        parameters["pnginfo"].add_itxt(XMP_KEYWORD, metadata.xmp.decode("utf-8", "replace"))
     elif metadata.xmp:
         parameters["xmp"] = metadata.xmp
     return parameters
@@ -134,7 +147,13 @@ _QUALITY: dict[str, dict[str, Any]] = {
     "AVIF": {"quality": 90},
 }
 """Of lossy formats: so that what is lost was lost in the .prc file. Of PNG: half the time for 3 % more bytes."""
-_XMP_TAG, _XMP_KEYWORD = 700, "XML:com.adobe.xmp"
+_XMP_TAG = 700
+
+
+def _dots(metadata: Metadata) -> tuple[float, float] | None:
+    """Per inch, for what says that elsewhere than in EXIF as well."""
+    dots = dots_per_inch(metadata.exif)
+    return dots if dots and max(dots) < 1 << 16 else None
 
 
 def _deep_file(samples: np.ndarray, metadata: Metadata, kind: str) -> bytes | None:
@@ -154,8 +173,10 @@ def _deep_file(samples: np.ndarray, metadata: Metadata, kind: str) -> bytes | No
                 chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc, 9)))
             if metadata.exif:
                 chunks.append((b"eXIf", metadata.exif))
+            if dots := _dots(metadata):
+                chunks.append((b"pHYs", struct.pack(">IIB", *(round(x / 0.0254) for x in dots), 1)))
             if metadata.xmp:
-                chunks.append((b"iTXt", _XMP_KEYWORD.encode() + b"\0" * 5 + metadata.xmp))
+                chunks.append((b"iTXt", XMP_KEYWORD.encode() + b"\0" * 5 + metadata.xmp))
             packed = [
                 len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
                 for name, body in chunks

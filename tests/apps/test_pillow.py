@@ -12,6 +12,7 @@ from PIL import Image, ImageFile
 
 import prancimg
 from prancimg import PrancImgError
+from prancimg.images.profile import ADOBE_RGB, rgb_profile
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,12 +67,12 @@ def test_options_of_other_formats_are_ignored(small):
 
 
 def test_like_other_writers_it_does_not_turn_and_keeps_the_profile(small):
-    image = small.copy()
+    image, profile = small.copy(), rgb_profile(ADOBE_RGB, 2.2)
     image.getexif()[0x0112] = 6
-    image.info["icc_profile"] = b"profile"
+    image.info["icc_profile"] = profile
     buffer = io.BytesIO()
     image.save(buffer, "PRC", quality=30, effort=1)
-    assert Image.open(buffer).size == small.size and Image.open(buffer).info == {"icc_profile": b"profile"}
+    assert Image.open(buffer).size == small.size and Image.open(buffer).info == {"icc_profile": profile}
 
 
 def test_the_limit_on_pixels_is_pillows(path, monkeypatch):

@@ -12,6 +12,7 @@ import prancimg
 from prancimg import PrancImgError
 from prancimg.format import bitstream
 from prancimg.format.extras import MAX_METADATA, Alpha, Extras, Metadata, Samples
+from prancimg.images import profile
 from prancimg.images.metadata import only_orientation
 from prancimg.images.picture import load_picture
 from prancimg.images.save import format_of, save_samples
@@ -103,8 +104,9 @@ def test_animations_and_floats():
 def test_a_profile_that_means_srgb_goes_without_saying(small, srgb, icc):
     picture = load_picture(file(small, "PNG", icc_profile=srgb))
     assert picture.metadata.icc == b"" and "sRGB" in picture.notes[0]
-    for other in (icc, b"a profile"):
-        assert load_picture(file(small, "PNG", icc_profile=other)).metadata.icc == other
+    assert load_picture(file(small, "PNG", icc_profile=icc)).metadata.icc == icc
+    broken = load_picture(file(small, "PNG", icc_profile=b"a profile"))
+    assert broken.metadata.icc == b"" and broken.notes == ("the colour profile is broken: left out",)
     assert prancimg.open(encode(file(small, "PNG"), icc_profile=srgb)).info == {"icc_profile": srgb}
 
 
@@ -175,13 +177,15 @@ def deep_pixels(channels: int) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_sixteen_bits_travel_through_image_files(kind, channels, icc):
     samples = deep_pixels(4)[:, :, [0, 3]] if channels == 2 else deep_pixels(channels)
-    data, notes = save_samples(samples, Metadata(icc, exif(1)[6:], UPRIGHT), kind)
+    grey = profile.fitting(profile.rgb_profile(profile.SRGB, 1.8), True)[0]
+    data, notes = save_samples(samples, Metadata(icc if channels > 2 else grey, exif(1)[6:], UPRIGHT), kind)
     coloured = kind == "TIFF" and channels == 2  # Pillow reads no grey with alpha of 16 bits
-    assert ["written as RGB" in note for note in notes] == [True] * coloured
+    assert ["written as RGB" in note or "made one for RGB" in note for note in notes] == [True, True] * coloured
     picture = load_picture(io.BytesIO(data), orient=False)
     assert picture.samples == Samples(grey=channels < 3 and not coloured, depth=16) and picture.notes == ()
     assert np.allclose(picture.colors * 257, samples[:, :, : 3 if channels > 2 else 1])
-    assert picture.metadata.icc == icc and picture.metadata.xmp == UPRIGHT
+    assert picture.metadata.xmp == UPRIGHT
+    assert coloured or picture.metadata.icc == (icc if channels > 2 else grey)
     tags = Image.Exif()
     tags.load(picture.metadata.exif)
     assert tags[0x010E].strip("\0") == "a picture"
