@@ -58,7 +58,7 @@ def encode(
             where they can be read (arrays, grey and PPM always, PNG and TIFF files with the extra ``deep``).
         bpp: bits per pixel of the whole file: never more, and at least 97 % of it where the picture can use them.
         size: bytes of the whole file, likewise.
-        quality: 0 (smallest) to 100, in even steps of the logarithm of the price of a bit.
+        quality: 0 (smallest) to 100, in even steps of the logarithm of λ, what a bit may cost.
         psnr: in dB over RGB: at least that, in as few bytes as this encoder finds.
         model: ``field``, a small network that reads a field of local features, or ``siren``, one global network.
         effort: 1 (fastest) to 9 (best).

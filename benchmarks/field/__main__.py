@@ -1,17 +1,27 @@
-"""What the parts of the field preset are worth: fits of one price and one number of steps, each through a real file.
+"""What the parts of the field preset are worth: fits at one λ and one number of steps, each through a real file.
 
-    python -m benchmarks.field PHOTO... --price 1e-3 --steps 100 --out results.json
+    python -m benchmarks.field PHOTO... --lmbda 1e-3 --steps 100 --out results.json
 
-The loss is that of the decoded file: mean squared error on samples from 0 to 1 + price · bpp, which is also what is
-fitted (``--tune psnr``), but for ``ssim``, the usual tuning, and ``unmasked``, which has only its weights of bits.
-``psnr`` chooses its coefficients by the file's size; ``frozen`` keeps the networks of the prior, ``pranc`` adapts
-them along pseudo-random directions, ``whole`` is the identity basis: all weights; ``blank`` starts from an empty field.
+The loss is that of the decoded file: mean squared error on samples from 0 to 1 + λ · bpp. All but two variants are
+fitted for just that (``--tune psnr``):
 
-The others send all weights, and start from another prior, in this process alone. ``untrained`` has none: three sine
-units that carry luma and chroma, random ones that are not read yet, a random context model. ``linear`` keeps its
-synthesis as it is, so that the picture is a linear map of the field, ``seeded`` only its sine units; both have the
-trained context model. ``orphaned`` starts without what the context reads from the coarser level, ``near`` without the
-neighbours two rows or columns away; their weights may come back, for the bits that takes.
+psnr          the preset; its coefficients of the networks follow from the file's size
+frozen        the networks of the prior as they are
+pranc         the networks move along pseudo-random directions
+identity      the identity basis: all weights are sent
+no-start      starts from an empty field instead of the picture's pyramid
+ssim          the usual tuning
+no-masking    the usual tuning, but errors count alike everywhere
+
+The others send all weights, and start from another prior, in this process alone:
+
+no-prior      three sine units that carry luma and chroma, random ones that are not read yet, a random context model
+linear        that synthesis, and it stays, so that the picture is a linear map of the field; the trained context model
+fixed-sines   the same, but only the sine units stay
+no-parent     starts without what the context reads from the coarser level
+near-context  starts without the neighbours two rows or columns away
+
+What is missing at the start may come back during the fit, for the bits that takes.
 """
 
 from __future__ import annotations
@@ -47,14 +57,14 @@ Weights = dict[str, np.ndarray]
 CONTEXT = tuple(f"{kind}." for kind in KINDS)
 
 
-def untrained(trained: Weights) -> Weights:
+def no_prior(trained: Weights) -> Weights:
     """Of the trained weights' shapes."""
     return {name: tensor.numpy() for name, tensor in initial().items()}
 
 
 def linear(trained: Weights) -> Weights:
     """The trained context model under an untrained synthesis."""
-    return {name: trained[name] if name.startswith(CONTEXT) else plain for name, plain in untrained(trained).items()}
+    return {name: trained[name] if name.startswith(CONTEXT) else plain for name, plain in no_prior(trained).items()}
 
 
 def without(trained: Weights, dropped: Callable[[int], bool]) -> Weights:
@@ -67,13 +77,13 @@ def without(trained: Weights, dropped: Callable[[int], bool]) -> Weights:
     return weights
 
 
-def orphaned(trained: Weights) -> Weights:
+def no_parent(trained: Weights) -> Weights:
     """Without the coarser level."""
     first = len(CAUSAL)
     return without(trained, lambda i: first <= i < first + 1 + len(PARENT))
 
 
-def near(trained: Weights) -> Weights:
+def near_context(trained: Weights) -> Weights:
     """Without what is two rows or columns away on its own level."""
     far = {i for i, offset in enumerate(CAUSAL) if max(map(abs, offset)) > 1}
     return without(trained, far.__contains__)
@@ -97,15 +107,15 @@ VARIANTS = {
     "psnr": Variant(PLAIN),
     "frozen": Variant(replace(PLAIN, adapted=FROZEN)),
     "pranc": Variant(replace(PLAIN, adapted=PRANC)),
-    "whole": Variant(replace(PLAIN, adapted=ALL_WEIGHTS)),
-    "blank": Variant(replace(PLAIN, analytic=False)),
+    "identity": Variant(replace(PLAIN, adapted=ALL_WEIGHTS)),
+    "no-start": Variant(replace(PLAIN, analytic=False)),
     "ssim": Variant(TUNES["ssim"]),
-    "unmasked": Variant(replace(TUNES["ssim"], masking=0.0)),
-    "untrained": Variant(replace(PLAIN, adapted=ALL_WEIGHTS), untrained),
+    "no-masking": Variant(replace(TUNES["ssim"], masking=0.0)),
+    "no-prior": Variant(replace(PLAIN, adapted=ALL_WEIGHTS), no_prior),
     "linear": Variant(replace(PLAIN, adapted=only("scale", "taps")), linear),
-    "seeded": Variant(replace(PLAIN, adapted=only("w1", "b1", "scale", "taps", "residual")), linear),
-    "orphaned": Variant(replace(PLAIN, adapted=ALL_WEIGHTS), orphaned),
-    "near": Variant(replace(PLAIN, adapted=ALL_WEIGHTS), near),
+    "fixed-sines": Variant(replace(PLAIN, adapted=only("w1", "b1", "scale", "taps", "residual")), linear),
+    "no-parent": Variant(replace(PLAIN, adapted=ALL_WEIGHTS), no_parent),
+    "near-context": Variant(replace(PLAIN, adapted=ALL_WEIGHTS), near_context),
 }
 
 
@@ -123,41 +133,41 @@ def prior(start: Callable[[Weights], Weights] | None) -> Iterator[None]:
         yield
 
 
-def measure(image: np.ndarray, price: float, steps: int, variant: Variant) -> dict[str, float]:
+def measure(image: np.ndarray, lmbda: float, steps: int, variant: Variant) -> dict[str, float]:
     """PSNR in dB, MS-SSIM, bpp, loss and seconds of one fit."""
     began = time.monotonic()
     with prior(variant.start):
-        how = {"seed": 0, "iterations": steps, "device": torch.device("cpu"), "lmbda": price, "setup": variant.setup}
+        how = {"seed": 0, "iterations": steps, "device": torch.device("cpu"), "lmbda": lmbda, "setup": variant.setup}
         data = file_of(fit_field(image, **how), 0.0)
         seconds = time.monotonic() - began
         quality = metrics.measure(image, decode_array(data))
     bpp = 8 * len(data) / (image.shape[0] * image.shape[1])
-    loss = 10 ** (-quality["psnr"] / 10) + price * bpp
+    loss = 10 ** (-quality["psnr"] / 10) + lmbda * bpp
     return {**quality, "bpp": bpp, "loss": loss, "seconds": seconds}
 
 
 def table(results: list[dict[str, float | str]]) -> str:
-    """The loss of every variant relative to ``psnr``'s, as Markdown: geometric means of the photos by price."""
-    prices, rows = sorted({float(row["price"]) for row in results}), []
+    """The loss of every variant relative to ``psnr``'s, as Markdown: geometric means of the photos by λ."""
+    lmbdas, rows = sorted({float(row["lmbda"]) for row in results}), []
     for name in dict.fromkeys(str(row["setup"]) for row in results):
         cells = []
-        for price in prices:
+        for lmbda in lmbdas:
             logs = {
                 which: np.mean(
-                    [np.log(row["loss"]) for row in results if (row["setup"], row["price"]) == (which, price)]
+                    [np.log(row["loss"]) for row in results if (row["setup"], row["lmbda"]) == (which, lmbda)]
                 )
                 for which in (name, "psnr")
             }
             cells.append(f"{100 * (np.exp(logs[name] - logs['psnr']) - 1):+.1f} %")
         rows.append([name, *cells])
-    return markdown(["", *(f"price {price:g}" for price in prices)], rows)
+    return markdown(["", *(f"λ = {lmbda:g}" for lmbda in lmbdas)], rows)
 
 
 def main() -> None:
     """Parse the command line, measure, print and write a JSON file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("photos", type=Path, nargs="+")
-    parser.add_argument("--price", type=float, nargs="+", default=[1e-3])
+    parser.add_argument("--lmbda", type=float, nargs="+", default=[1e-3])
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--setups", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--crop", type=int, nargs=2, metavar=("W", "H"), help="only the middle of each photo")
@@ -170,11 +180,11 @@ def main() -> None:
             width, height = args.crop
             top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
             image = image[top : top + height, left : left + width].copy()
-        for price in args.price:
+        for lmbda in args.lmbda:
             for name in args.setups:
-                row = measure(image, price, args.steps, VARIANTS[name])
-                results.append({"photo": photo.name, "price": price, "steps": args.steps, "setup": name, **row})
-                print(photo.name, price, name, {key: round(value, 6) for key, value in row.items()}, flush=True)
+                row = measure(image, lmbda, args.steps, VARIANTS[name])
+                results.append({"photo": photo.name, "lmbda": lmbda, "steps": args.steps, "setup": name, **row})
+                print(photo.name, lmbda, name, {key: round(value, 6) for key, value in row.items()}, flush=True)
                 args.out.write_text(json.dumps(results, indent=1) + "\n")
     if "psnr" in args.setups:
         print(table(results), end="")

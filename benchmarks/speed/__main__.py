@@ -2,14 +2,14 @@
 
     python -m benchmarks.speed --picture PHOTO --out build/speed.json                 # everything but growth and basis
     python -m benchmarks.speed step decode --picture PHOTO --out build/speed.json     # some of it; the rest stays
-    python -m benchmarks.speed encode --efforts 1 2 3 4 5 --price 1e-3 --picture PHOTO --out build/speed.json
+    python -m benchmarks.speed encode --efforts 1 2 3 4 5 --lmbda 1e-3 --picture PHOTO --out build/speed.json
     python -m benchmarks.speed growth --megapixels 0.1 0.4 1.6 6.4 25 --picture PHOTO --out build/speed.json
     python -m benchmarks.speed basis --out build/speed.json
     python -m benchmarks.speed training --coefficients 1000 --out build/speed.json    # of LeNet; needs no picture
     python -m benchmarks.speed --plot docs/effort.svg --out build/speed.json          # draws what is there
 
 ``step``: a step of the fit's loss, compiled and in plain torch. ``decode``: whole processes, and the parts of one.
-``encode``: whole processes by effort, with their loss mse + price · bpp. ``growth``: processes by picture size, with
+``encode``: whole processes by effort, with their loss mse + λ · bpp. ``growth``: processes by picture size, with
 their peak memory; sizes come from the picture, tiled. ``basis``: products with a basis against a stored matrix.
 ``training``: whole steps of a classifier, with a basis made at every step against a stored float32 matrix.
 
@@ -152,23 +152,23 @@ def _save(source: str, target: str, quality: int = 50) -> str:
     return REFERENCE.format(source, target, quality)
 
 
-def encode(picture: np.ndarray, folder: Path, efforts: list[int], price: float) -> list[Row]:
-    """Processes that encode: each effort at the quality of a price, and Pillow's formats at about its rate."""
+def encode(picture: np.ndarray, folder: Path, efforts: list[int], lmbda: float) -> list[Row]:
+    """Processes that encode: each effort at the quality of a λ, and Pillow's formats at about its rate."""
     source = str(folder / "source.png")
     Image.fromarray(picture).save(source)
-    quality, rows = -33 * (1.5 + math.log10(price)), []
+    quality, rows = -33 * (1.5 + math.log10(lmbda)), []
     bpp = 0.5
     for effort in efforts:
         prc = folder / f"{effort}.prc"
         made = ["-m", "prancimg", "encode", source, str(prc), "-q", str(quality), "--effort", str(effort), "--quiet"]
         taken = process([*PYTHON, *made], 1)
-        rows.append({"what": f"effort {effort}", "effort": effort, **taken, **_quality(picture, prc, price)})
+        rows.append({"what": f"effort {effort}", "effort": effort, **taken, **_quality(picture, prc, lmbda)})
         bpp = rows[-1]["bpp"]
     for kind in ("jpg", "webp", "avif"):
         best = min(range(5, 100, 5), key=lambda q, kind=kind: abs(_pillow(picture, folder, kind, q)["bpp"] - bpp))
         row = _pillow(picture, folder, kind, best)
         row |= process([*PYTHON, "-c", _save(source, str(folder / f"p.{kind}"), best)])
-        row["loss"] = 10 ** (-row["psnr"] / 10) + price * row["bpp"]
+        row["loss"] = 10 ** (-row["psnr"] / 10) + lmbda * row["bpp"]
         rows.append({"what": f"{kind} by Pillow" + (" (reference)" if kind == "avif" else ""), **row})
     return ratios(rows)
 
@@ -179,11 +179,11 @@ def _pillow(picture: np.ndarray, folder: Path, kind: str, quality: int) -> Row:
     return _measured(picture, np.asarray(Image.open(path).convert("RGB")), path)
 
 
-def _quality(picture: np.ndarray, prc: Path, price: float) -> Row:
+def _quality(picture: np.ndarray, prc: Path, lmbda: float) -> Row:
     import prancimg
 
     row = _measured(picture, np.asarray(prancimg.decode(prc)), prc)
-    return row | {"loss": 10 ** (-row["psnr"] / 10) + price * row["bpp"]}
+    return row | {"loss": 10 ** (-row["psnr"] / 10) + lmbda * row["bpp"]}
 
 
 def _measured(picture: np.ndarray, decoded: np.ndarray, path: Path) -> Row:
@@ -309,7 +309,7 @@ def plot(rows: list[Row], path: str) -> None:
     for row in rows:
         if "effort" not in row:
             axes.plot(row["seconds"], 1e6 * row["loss"], "x", label=row["what"].removesuffix(" (reference)"))
-    axes.set(xscale="log", xlabel="processor seconds of the whole process", ylabel="(mse + price · bpp) · 10⁶")
+    axes.set(xscale="log", xlabel="processor seconds of the whole process", ylabel="(mse + λ · bpp) · 10⁶")
     axes.legend()
     figure.savefig(path, bbox_inches="tight", metadata={"Date": None} if path.endswith(".svg") else None)
 
@@ -324,7 +324,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="JSON; pieces measured before stay in it")
     parser.add_argument("--bpp", type=float, nargs="+", default=[0.3, 1.0], help="of the files decoded")
     parser.add_argument("--efforts", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--price", type=float, default=1e-3, help="of a bit a pixel in squared error, 0 to 1")
+    parser.add_argument("--lmbda", type=float, default=1e-3, help="of a bit a pixel in squared error, 0 to 1")
     parser.add_argument("--megapixels", type=float, nargs="+", default=[0.1, 0.4, 1.6, 6.4, 25])
     parser.add_argument("--effort", type=int, default=1, help="of growth")
     parser.add_argument("--parameters", type=int, default=270_000)
@@ -347,7 +347,7 @@ def main() -> None:
             measure = {
                 "step": lambda p: step(p),
                 "decode": lambda p: decode(p, folder, options.bpp),
-                "encode": lambda p: encode(p, folder, options.efforts, options.price),
+                "encode": lambda p: encode(p, folder, options.efforts, options.lmbda),
                 "growth": lambda p: growth(p, folder, options.megapixels, options.effort),
                 "basis": lambda p: basis(options.parameters, options.coefficients),
                 "training": lambda p: training(options.coefficients),

@@ -123,7 +123,7 @@ FIRST = Design()
 DESIGNS: dict[int, Design] = {}
 """By the number of the prior; the others have the first one."""
 NEUTRAL_RATE, MAX_RATE = 128, 255
-"""Rate indices: that of a price of 0.001, sixteen more for every doubling; and the greatest."""
+"""Rate indices: that of λ = 0.001, sixteen more for every doubling; and the greatest."""
 
 
 class Kind(IntEnum):

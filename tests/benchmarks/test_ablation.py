@@ -19,7 +19,7 @@ def scene() -> np.ndarray:
     return np.stack(planes, 2).astype(np.uint8)
 
 
-@pytest.mark.parametrize("name", ["psnr", "untrained", "linear", "seeded", "orphaned"])
+@pytest.mark.parametrize("name", ["psnr", "no-prior", "linear", "fixed-sines", "no-parent"])
 def test_a_variant_is_measured_on_its_decoded_file(scene, name):
     row = measure(scene, 1e-3, 4, VARIANTS[name])
     assert row["psnr"] > 20 and 0 < row["bpp"] < 8
@@ -28,7 +28,7 @@ def test_a_variant_is_measured_on_its_decoded_file(scene, name):
 
 def test_another_prior_is_one_for_encoder_and_decoder_and_only_for_a_while():
     shipped = load_prior(setup.PRIOR)
-    with prior(VARIANTS["orphaned"].start):
+    with prior(VARIANTS["no-parent"].start):
         siren, theta0, _ = setup.load_prior(setup.PRIOR)
         assert decoder.load_prior(setup.PRIOR)[1] is theta0
     assert setup.load_prior(setup.PRIOR) is decoder.load_prior(setup.PRIOR) is shipped
@@ -42,5 +42,5 @@ def test_another_prior_is_one_for_encoder_and_decoder_and_only_for_a_while():
 
 def test_the_table_is_relative_to_the_preset_tuned_for_psnr():
     rows = [("psnr", 1.0), ("psnr", 4.0), ("other", 2.0), ("other", 2.42)]
-    results = [{"setup": name, "price": 1e-3, "loss": loss} for name, loss in rows]
+    results = [{"setup": name, "lmbda": 1e-3, "loss": loss} for name, loss in rows]
     assert table(results).splitlines()[2:] == ["| psnr | +0.0 % |", "| other | +10.0 % |"]

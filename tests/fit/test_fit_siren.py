@@ -1,4 +1,4 @@
-"""The fit: its price model, its optimiser, and that its files decode to what it measured."""
+"""The fit: its model of the rate, its optimiser, and that its files decode to what it measured."""
 
 import math
 from dataclasses import replace
