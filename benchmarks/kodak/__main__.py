@@ -49,7 +49,7 @@ def report(options: argparse.Namespace) -> None:
     chosen = [known[slug] for slug in options.codecs or known if slug not in unavailable]
     if not chosen:
         raise PrancImgError("no codec is left to run")
-    images = data.images(options.images, options.data)
+    images = options.pictures or data.images(options.images, options.data)
     out: Path = options.out
     done = run(tasks(images, chosen, sorted(options.bpp)), out / "files", options.jobs)
     names = [path.stem for path in images]
@@ -119,6 +119,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="numbers from 1 to 24 (default: all)",
     )
+    add("--pictures", type=_picture, nargs="+", metavar="FILE", help="any other pictures instead")
     add(
         "--bpp",
         type=_rate,
@@ -134,7 +135,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--curves", type=Path, nargs="+", default=[], metavar="FILE", help="further curves, in CompressAI's JSON")
     add("--out", type=Path, required=True, metavar="DIR", help="where everything goes; run again to go on")
     options = parser.parse_args(arguments)
-    for name in ("images", "bpp", "codecs"):
+    for name in ("images", "pictures", "bpp", "codecs"):
         if (values := getattr(options, name)) is not None:
             setattr(options, name, list(dict.fromkeys(values)))
     return options
@@ -145,6 +146,12 @@ def _rate(text: str) -> float:
     if not 0 < value <= 24:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 24")
     return value
+
+
+def _picture(text: str) -> Path:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"{text}: no such file")
+    return Path(text)
 
 
 def _count(text: str) -> int:

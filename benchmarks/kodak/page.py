@@ -39,6 +39,10 @@ class Facts:
             return "Mean of all 24 Kodak images"
         if len(self.images) == 1:
             return f"{self.images[0]} alone; published curves (thin) are means of all 24 images and do not compare"
+        if not all(name.startswith("kodim") for name in self.images):
+            return (
+                f"Mean of {', '.join(self.images)}; published curves (thin) are of the Kodak images and do not compare"
+            )
         numbers = ", ".join(name.removeprefix("kodim") for name in self.images)
         return f"Mean of Kodak images {numbers}; published curves (thin) are means of all 24 and do not compare"
 

@@ -380,7 +380,18 @@ def test_errors_are_one_line(wrong, told, photos, tmp_path, capsys, monkeypatch)
     assert told in err and err.strip().splitlines()[-1].startswith("benchmarks.kodak: ")
 
 
-@pytest.mark.parametrize("wrong", [["--images", "25"], ["--bpp", "0"], ["--jobs", "0"], ["--codecs", "gif"]])
+def test_other_pictures_are_called_by_their_names(photos, tmp_path):
+    chosen = [str(tmp_path / f"{name}.png") for name in ("a", "b")]
+    for path, picture in zip(chosen, sorted(photos.glob("*.png")), strict=True):
+        Path(path).write_bytes(picture.read_bytes())
+    assert main(["--pictures", *chosen, "--codecs", "jpeg", "webp", "--out", str(tmp_path / "out")]) == 0
+    table = (tmp_path / "out" / "tables.md").read_text()
+    assert table.startswith("Mean of a, b;") and "| WebP | JPEG | " in table
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--pictures", "nowhere.png"], ["--images", "25"], ["--bpp", "0"], ["--jobs", "0"], ["--codecs", "gif"]]
+)
 def test_wrong_usage_is_status_2(wrong, capsys):
     with pytest.raises(SystemExit) as caught:
         main([*wrong, "--out", "nowhere"])
