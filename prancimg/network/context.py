@@ -132,9 +132,7 @@ class Network:
         (units + 1, features + 1); the features of the grid itself come first, so that a decoder has them together.
         """
         bias, one = self._bias[max(grid.component - 1, 0), grid.level], np.eye(1, self._a.shape[1] + 1)[:, ::-1]
-        own = np.concatenate([[plane in _CAUSAL] * len(offsets) for plane, offsets in self.features])
-        order = np.argsort(~own, kind="stable")
-        return np.concatenate([np.column_stack([self._a[:, order], bias]), one])
+        return np.concatenate([np.column_stack([self._a[:, _own_first(self.features)], bias]), one])
 
     def __call__(self, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First-layer sums (units + 1, n), which are lost, to means in eighths and tables, each (n,) int64."""
@@ -271,6 +269,21 @@ class _Features:
         place = (y + _EDGE) * pitch + x + _EDGE
         for row, (plane, dy, dx) in zip(out, self.taps, strict=True):
             row[:] = self.planes[plane].reshape(-1)[place + (dy * pitch + dx)] if plane >= 0 else 0
+
+
+def _own_first(features: Features) -> np.ndarray:
+    """The order in which those of the grid itself come first."""
+    own = np.concatenate([[plane in _CAUSAL] * len(offsets) for plane, offsets in features])
+    return np.argsort(~own, kind="stable")
+
+
+def features(grid: Grid, q: np.ndarray, done: Coefficients, design: Features) -> np.ndarray:
+    """What a network reads at all positions of a grid q: (features, h, w) int16; ``done`` holds the grids before it."""
+    causal, known = _Features.causal(q, design), _Features.known(grid, done, design)
+    out = np.empty((len(causal.taps) + len(known.taps), grid.height, grid.width), np.int16)
+    causal.rows(grid, 0, out[: len(causal.taps)])
+    known.rows(grid, 0, out[len(causal.taps) :])
+    return out[np.argsort(_own_first(design))]
 
 
 def _causal_sums(q: np.ndarray) -> np.ndarray:
