@@ -288,6 +288,8 @@ def paint_directions(work: Path, number: int, prior: int) -> dict[str, np.ndarra
             theta = Model.of(header).parameters(alpha, header.tensors)
             moved.append(np.concatenate([theta[name] - theta0[name] for name in names]) / 2.0**FRACTION)
     sizes = np.array([math.prod(siren.shapes[name]) for name in names])
+    if len(moved) < number:
+        raise SystemExit(f"only {len(moved)} of the fits adapted what paints; ask for fewer directions with --paint")
     deltas = np.stack(moved)
     spread = np.concatenate(
         [np.full(size, part.std() + 1e-9) for size, part in zip(sizes, _parts(deltas, sizes), strict=True)]
@@ -305,9 +307,9 @@ def pack(work: Path, out: Path, paint: int, prior: int) -> None:
     """Write the prior file; what paints is that of the present prior."""
     siren, theta0, _ = load_prior(prior)
     states = {kind: torch.load(work / f"{kind}.pt") for kind in WIDE}
-    learned = (*((kind, len(state["along"])) for kind, state in states.items()), (PAINT, paint))
+    learned = (*((kind, len(state["along"])) for kind, state in states.items()), *([(PAINT, paint)] if paint else []))
     design = Design(True, states["luma"]["units"], learned)
-    tensors, directions = to_floats(siren, theta0), paint_directions(work, paint, prior)
+    tensors, directions = to_floats(siren, theta0), paint_directions(work, paint, prior) if paint else {}
     for kind, state in states.items():
         shapes = {name: shape for name, shape in design.shapes.items() if name.startswith(kind)}
         # Coefficients of the training pictures get a root mean square of one.
