@@ -45,7 +45,7 @@ def packed(design: Design = DESIGN) -> bytes:
     """The file of the prior, with random directions."""
     siren, random = Siren(16, 1, 4, design), np.random.default_rng(0)
     directions = {
-        name: 10.0 ** random.uniform(-3, 0) * random.normal(0, 1, (number, size))
+        name: 10.0 ** random.uniform(-4, -2) * random.normal(0, 1, (number, size))
         for part, number in design.learned
         for name, size in zip(siren.shapes, siren.sizes, strict=True)
         if part_of(name) == part

@@ -10,7 +10,7 @@ import numpy as np
 from prancimg.errors import PrancImgError
 from prancimg.format import bitstream
 from prancimg.format.bitstream import Coded, Damage, Header, Segment
-from prancimg.format.layout import LEARNED, Kind, Siren, levels_in_words, part_of
+from prancimg.format.layout import Kind, Siren, learned_by, levels_in_words
 from prancimg.format.range_coder import Decoder
 from prancimg.network import context
 from prancimg.network.basis import Block, expand_block
@@ -63,7 +63,7 @@ class Model:
                 offsets = expand_block(self.seed, i, self.blocks[i], a.astype(np.float64)).astype(np.int64)
                 theta[name] = theta[name] + bitstream.step_size(how.step) * offsets
         for name, directions in self.directions.items():
-            theta[name] = theta[name] + directions.along(theta[f"{LEARNED}.{part_of(name)}"])
+            theta[name] = theta[name] + directions.along(theta[learned_by(name)])
         return theta
 
 

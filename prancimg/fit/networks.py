@@ -13,13 +13,26 @@ from prancimg.fit.fit_siren import laplace_bits
 from prancimg.fit.soap import Soap
 from prancimg.format import range_coder
 from prancimg.format.bitstream import Coded, step_size
-from prancimg.format.layout import Kind
+from prancimg.format.layout import LEARNED, PAINT, Kind, learned_by, part_of
 from prancimg.network import basis
 from prancimg.network.siren import FRACTION
 
+LEARNED_RATE = 4.0
+"""The learning rate of coefficients of learned directions, relative to that of weights: one is about 1."""
+
+
+def _basis(model: Model, tensor: int, k: int) -> Tensor:
+    """The basis of a tensor's coefficients, see :class:`Networks`."""
+    block = model.blocks[tensor]
+    if block.kind == Kind.IDENTITY:
+        places = basis.expand_block(model.seed, tensor, block, np.arange(k, dtype=np.float64))
+        return torch.from_numpy(places.astype(np.int64))
+    columns = basis.entries(model.seed, tensor, block, 0, k, like=np.zeros(0, np.int64))
+    return torch.from_numpy(columns).to(torch.float32)
+
 
 class Networks:
-    """θ = θ0 + B a for every adapted tensor, with a in real units; and the optimiser of a."""
+    """θ = θ0 + B a for every adapted tensor, in real units, and learned directions; and the optimiser of a."""
 
     def __init__(self, model: Model, coded: Sequence[Coded], device: torch.device) -> None:
         names = list(model.theta0)
@@ -30,12 +43,12 @@ class Networks:
         }
         self.step: dict[str, float] = {}
         self.basis: dict[str, Tensor] = {}
+        """Pseudo-random columns (size, k); of the identity basis the place of every coefficient (size,)."""
         self.a: dict[str, Tensor] = {}
         self.identity: set[str] = set()
         for i, (name, how) in enumerate(zip(names, coded, strict=True)):
             if how.k:
-                columns = basis.entries(model.seed, i, model.blocks[i], 0, how.k, like=np.zeros(0, np.int64))
-                self.basis[name] = torch.from_numpy(columns).to(device, torch.float32)
+                self.basis[name] = _basis(model, i, how.k).to(device)
                 self.step[name] = step_size(how.step) / 2**FRACTION
                 self.a[name] = torch.zeros(how.k, device=device, requires_grad=True)
                 if model.blocks[i].kind == Kind.IDENTITY:
@@ -43,6 +56,12 @@ class Networks:
         sizes = torch.tensor([len(a) for a in self.a.values()], dtype=torch.long, device=device)
         self._sizes, self._tensor = sizes, torch.repeat_interleave(torch.arange(len(sizes), device=device), sizes)
         self._steps = torch.tensor(list(self.step.values()), device=device)[self._tensor]
+        self.directions = {
+            name: torch.from_numpy(along.entries / 2.0**along.shifts).to(device, torch.float32)
+            for name, along in model.directions.items()
+            if learned_by(name) in self.a
+        }
+        """Learned ones of the tensors whose part uses any, (m, size)."""
         self._soap = Soap(len(self.a), beta2=0.95, every=5)
 
     def weights(self, rounded: bool) -> tuple[dict[str, Tensor], Tensor]:
@@ -56,7 +75,9 @@ class Networks:
         mean = q.new_zeros(len(self._sizes)).index_add_(0, self._tensor, q.detach().abs()) / self._sizes
         moved = torch.split(q * self._steps, self._sizes.tolist())
         for name, a in zip(self.a, moved, strict=True):
-            weights[name] = weights[name] + (self.basis[name] @ a).view(self.shapes[name])
+            weights[name] = weights[name] + self._expand(name, a).view(self.shapes[name])
+        for name, along in self.directions.items():
+            weights[name] = weights[name] + (weights[learned_by(name)] @ along).view(self.shapes[name])
         return weights, laplace_bits(q, (mean + 0.1)[self._tensor]).sum()
 
     def update(self, rate: float, step: float) -> None:
@@ -68,7 +89,7 @@ class Networks:
         for name, a in self.a.items():
             assert a.grad is not None
             whole = name in self.identity
-            spread, shape = self.basis[name] @ a.grad, self.shapes[name]
+            spread, shape = self._expand(name, a.grad), self.shapes[name]
             gradients.append(a.grad if not whole else spread if len(shape) == 1 else spread.view(-1, shape[-1]))
         if not gradients:
             return
@@ -76,12 +97,20 @@ class Networks:
             for (name, a), direction in zip(self.a.items(), self._soap.directions(gradients), strict=True):
                 # A basis that just turned may meet the squares of other directions: no step is larger than usual.
                 direction = direction / direction.square().mean().sqrt().clamp(min=1.0)
-                own = rate if "." in name else 0.4 * rate * min(2.0, step / 0.09)
+                part = part_of(name)
+                own = 0.4 * rate * min(2.0, step / 0.09) if part == PAINT else rate
+                if part == LEARNED:
+                    own = LEARNED_RATE * rate
                 if name in self.identity:
-                    a -= own * (self.basis[name].t() @ direction.reshape(-1))
+                    a -= own * direction.reshape(-1)[self.basis[name].argsort()]
                 else:
                     a -= 0.3 * own * direction
                 a.grad = None
+
+    def _expand(self, name: str, a: Tensor) -> Tensor:
+        """B a, flat."""
+        basis = self.basis[name]
+        return a[basis] if name in self.identity else basis @ a
 
     def integers(self) -> tuple[list[np.ndarray], tuple[Coded, ...]]:
         """The coefficients of every tensor and how to code them."""

@@ -17,6 +17,7 @@ from itertools import islice
 from prancimg.errors import PrancImgError
 from prancimg.format.layout import (
     KINDS,
+    LEARNED,
     MAX_LEVELS,
     MAX_RATE,
     PAINT,
@@ -255,6 +256,22 @@ def _contexts(a: tuple[int, int | None], b: tuple[int, int | None], bias: tuple[
 FROZEN: Adapted = {}
 PRANC: Adapted = {**_PAINT, **_contexts((72, 48), (72, 48), (88, 24))}
 ALL_WEIGHTS: Adapted = {**_PAINT, **_contexts((96, None), (96, None), (104, None))}
+DIRECTIONS: Adapted = {f"{LEARNED}.{part}": (120, None) for part in (*KINDS, PAINT)}
+
+
+def seeded(k: int) -> Adapted:
+    """Learned directions, and ``k`` pseudo-random ones of every large tensor of a wide context model."""
+    large = {
+        "a": (72, k),
+        "bias": (80, k),
+        "slope": (80, k),
+        "b": (72, k),
+        "b0": (80, k),
+        "c": (80, k),
+        "c0": (104, None),
+    }
+    contexts = {f"{kind}.{name}": how for kind in KINDS for name, how in large.items()}
+    return {**DIRECTIONS, **_PAINT, **contexts}
 
 
 @dataclass(frozen=True)

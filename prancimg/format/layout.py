@@ -250,6 +250,11 @@ class Siren:
         return Siren(hidden, layers, channels, DESIGNS.get(prior, FIRST))
 
 
+def learned_by(tensor: str) -> str:
+    """The name of the tensor of learned coefficients that move a tensor."""
+    return f"{LEARNED}.{part_of(tensor)}"
+
+
 def part_of(tensor: str) -> str:
     """The part of the network that a tensor belongs to: luma's or chroma's context, what paints, or ``LEARNED``."""
     part = tensor.partition(".")[0]

@@ -1,0 +1,47 @@
+"""The networks of a fit: floats that follow the decoder's integers, in every tier of adaptation."""
+
+import numpy as np
+import pytest
+import torch
+import wide_prior
+
+from prancimg.decoding.decoder import Model, decode_array
+from prancimg.fit.field_encoder import file_of
+from prancimg.fit.fit_field import fit_field
+from prancimg.fit.networks import Networks
+from prancimg.fit.setup import Setup
+from prancimg.format.bitstream import ALL_WEIGHTS, DIRECTIONS, FROZEN, seeded
+from prancimg.network.siren import FRACTION, to_floats
+
+CPU = torch.device("cpu")
+TIERS = {"frozen": FROZEN, "directions": DIRECTIONS, "seeded": seeded(5), "all": {**DIRECTIONS, **ALL_WEIGHTS}}
+tiers = pytest.mark.parametrize("adapted", TIERS.values(), ids=TIERS)
+
+
+@tiers
+def test_weights_are_those_of_the_decoder(adapted):
+    with wide_prior.installed() as number:
+        header = Setup(prior=number).header(np.zeros((8, 9, 3), np.uint8), 1e-3, adapted=adapted, seed=3)
+        model = Model.of(header)
+    networks, random = Networks(model, header.tensors, CPU), np.random.default_rng(0)
+    for name, a in networks.a.items():
+        a.data = torch.from_numpy(networks.step[name] * random.integers(-9, 9, len(a))).float()
+    weights, bits = networks.weights(rounded=True)
+    alpha, coded = networks.integers()
+    exact = to_floats(model.siren, model.parameters(alpha, coded))
+    assert bits.item() > 0 or not adapted
+    for name, tensor in exact.items():
+        np.testing.assert_allclose(weights[name].detach(), tensor, rtol=1e-5, atol=8 / 2**FRACTION)
+
+
+@tiers
+def test_a_fit_adapts_what_it_may(photo, adapted):
+    with wide_prior.installed() as number:
+        setup = Setup(prior=number, adapted=adapted, rate_weights=(1.0,) * 4, masking=0.0)
+        fitted = fit_field(photo, seed=0, iterations=12, device=CPU, lmbda=5e-4, setup=setup)
+        data = file_of(fitted, 0.0)
+        error = np.square(decode_array(data).astype(float) - photo).mean()
+        sent = {name for name, how in zip(fitted.header.siren.shapes, fitted.header.tensors, strict=True) if how.k}
+        assert sent <= adapted.keys() and bool(sent) == bool(adapted)
+        assert fitted.bits(0) < 8 * len(data) < 1.02 * fitted.bits(0) + 8 * 120
+    assert error < 90
