@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 import time
+import unicodedata
 from collections import Counter, deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, ProcessPoolExecutor, wait
@@ -25,8 +26,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from prancimg.apps.folders import OWN, images_in
 from prancimg.codec import encode_picture, psnr_of, remarks
 from prancimg.errors import PrancImgError
 from prancimg.format import files
@@ -82,6 +82,8 @@ class Plan:
 
     tasks: Sequence[Task]
     kept: Sequence[Outcome]
+    left_out: Sequence[str] = ()
+    """What lies in the folder and is no image here, in words."""
 
     @property
     def files(self) -> list[str]:
@@ -103,9 +105,6 @@ class Encoded:
     error: str = ""
 
 
-OWN = {".prc", ".csv", ".json"}
-"""Endings of what a batch writes: no images, whatever the pattern."""
-
 Results = Generator[tuple[Task, Encoded], None, None]
 
 
@@ -125,12 +124,11 @@ def plan(
     are named as in :func:`prancimg.encode`.
     """
     root = Path(where)
-    usual = Image.registered_extensions().items()
-    endings = {ending for ending, kind in usual if kind in Image.OPEN and kind in Image.SAVE} - {".prc"}
+    left_out = list[str]()
     if root.is_file():
         found, root = [root], root.parent
     elif root.is_dir():
-        found = [path for path in root.rglob("*") if path.suffix.lower() in endings]
+        found, left_out = images_in(root, _within(folder, root))
     else:
         found = [Path(name) for name in glob.glob(where, recursive=True)]
         root = Path(os.path.commonpath([path.absolute().parent for path in found])) if found else root
@@ -141,13 +139,13 @@ def plan(
         if path.is_file() and path.suffix.lower() not in OWN and not (inner and inner in path.absolute().parents)
     )
     if not sources:
-        raise PrancImgError(f"{where}: no images there")
+        raise PrancImgError("; ".join([f"{where}: no images there", *left_out]))
     places = [path.absolute().relative_to(root.absolute()) for path in sources]
-    taken = Counter(str(name).casefold() for place in places for name in (place, place.with_suffix("")))
+    taken = Counter(_key(name) for place in places for name in (place, place.with_suffix("")))
     tasks, kept = [], []
     for source, place in zip(sources, places, strict=True):
         # Images that differ by their ending alone keep it, and so does one whose name is another's but for its ending.
-        alone = taken[str(place.with_suffix("")).casefold()] == 1
+        alone = taken[_key(place.with_suffix(""))] == 1
         name = place.with_suffix(".prc") if alone else place.with_name(place.name + ".prc")
         task = Task(source, folder / name, target, options, orient, strip)
         earlier = _kept(task) if resume else None
@@ -155,7 +153,12 @@ def plan(
             kept.append(earlier)
         else:
             tasks.append(task)
-    return Plan(tasks, kept)
+    return Plan(tasks, kept, left_out)
+
+
+def _key(name: Path) -> str:
+    """The same for all names that are one on some file system."""
+    return unicodedata.normalize("NFC", str(name)).casefold()
 
 
 def _within(folder: Path, root: Path) -> Path | None:

@@ -216,7 +216,8 @@ def _batch(options: argparse.Namespace) -> None:
     files.write(summary, batch.summary(outcomes, Path(summary).suffix))
     failed = sum(bool(outcome.error) for outcome in outcomes)
     if not options.quiet:
-        _say(f"{batch.totals(outcomes)}; {summary}")
+        for line in (*plan.left_out, f"{batch.totals(outcomes)}; {summary}"):
+            _say(line)
     if failed:
         raise PrancImgError(f"{failed} of {len(outcomes)} files failed; {summary} says why")
 

@@ -63,8 +63,8 @@ def viewer(scenes: Sequence[Scene]) -> str:
 
 
 def as_script(content: object) -> str:
-    """JSON that cannot end the script element it is put into."""
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    """JSON without ``<``: a script element has more ways to end, or not to end, than its end tag."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _packed(picture: Picture) -> dict[str, str | int]:

@@ -97,6 +97,53 @@ def test_the_output_folder_may_be_the_input_folder_or_above_it(photos, tmp_path,
     assert outputs(".", ".") == {"pics/a.prc", "pics/sub/b.prc"}
 
 
+def test_what_is_no_image_here_is_counted_and_named(tmp_path, photos, capsys):
+    """A folder as phones and Macs leave them."""
+    folder, elsewhere = tmp_path / "in", tmp_path / "elsewhere"
+    (folder / "sub").mkdir(parents=True)
+    elsewhere.mkdir()
+    picture = (photos / "a.png").read_bytes()
+    for name in ("a.png", "._my own.png", "sub/b.PNG"):
+        (folder / name).write_bytes(picture)
+    (elsewhere / "d.png").write_bytes(picture)
+    (folder / "._a.png").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        " + b"\0" * 80)  # attributes of a.png
+    for i in range(6):
+        (folder / "sub" / f"{i}.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (folder / "README").touch()
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "linked.png").symlink_to(elsewhere / "d.png")
+    (folder / "gone.png").symlink_to(elsewhere / "nothing.png")
+    (folder / "out").mkdir()
+    (folder / "out" / "notes.txt").touch()
+    plan = batch.plan(str(folder), folder / "out", TARGET, OPTIONS)
+    assert {task.source.name for task in plan.tasks} == {"a.png", "._my own.png", "b.PNG", "linked.png"}
+    assert plan.left_out == [
+        f"left out: 6 .heic, 1 without an ending (README, {', '.join(str(Path('sub', f'{i}.HEIC')) for i in range(4))}"
+        " and 2 more)",
+        "left out: 1 linked folder (linked)",
+        "left out: 1 that is no file (gone.png)",
+    ]
+    assert main(["batch", str(folder / "sub"), str(tmp_path / "out"), "-q", "20", "-e", "1"]) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("done ") and told[1].startswith("left out: 6 .heic (0.HEIC") and len(told) == 3
+    (folder / "sub" / "b.PNG").unlink()
+    with pytest.raises(PrancImgError, match=r"no images there; left out: 6 \.heic"):
+        batch.plan(str(folder / "sub"), tmp_path, TARGET, OPTIONS)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.png").touch()
+    error = PermissionError(13, "Permission denied", "secret")
+    walk = os.walk
+
+    def refused(root, onerror):
+        onerror(error)
+        return walk(root)
+
+    monkeypatch.setattr(os, "walk", refused)
+    assert batch.plan(str(tmp_path), tmp_path, {}, {}).left_out == ["left out: secret: Permission denied"]
+
+
 def test_an_earlier_summary_is_no_image(photos, tmp_path):
     (tmp_path / "a.png").write_bytes((photos / "a.png").read_bytes())
     (tmp_path / "summary.csv").write_text("")
@@ -105,11 +152,12 @@ def test_an_earlier_summary_is_no_image(photos, tmp_path):
 
 
 def test_no_two_images_have_one_output(tmp_path):
-    names = ("a.png", "a.jpg", "a.png.webp", "b.png.png", "b.png", "C.png", "c.PNG", "d.e.png")
+    names = ("a.png", "a.jpg", "a.png.webp", "b.png.png", "b.png", "C.png", "c.PNG", "d.e.png", "é.png", "e\u0301.jpg")
     for name in names:
         (tmp_path / name).touch()
     outputs = {task.source.name: task.output.name for task in batch.plan(str(tmp_path), tmp_path, {}, {}).tasks}
     assert len(set(outputs.values())) == len(names)
+    assert outputs["é.png"] == "é.png.prc"  # on a Mac, both é are one letter
     assert outputs["a.png"] == "a.png.prc" != outputs["a.png.webp"] and outputs["d.e.png"] == "d.e.prc"
 
 
