@@ -19,6 +19,7 @@ from prancimg.format.bitstream import MAX_PIXELS
 from prancimg.format.extras import MARGIN, Alpha, Extras
 from prancimg.format.facts import info
 from prancimg.format.files import DataLike
+from prancimg.images import profile
 from prancimg.images.picture import ImageLike, Picture, load_picture
 from prancimg.images.plane import plane_to_png
 
@@ -77,6 +78,9 @@ def encode(
         OSError: a file that cannot be read.
     """
     picture = load_picture(image, orient=orient, strip=strip)
+    meant = profile.space_of(icc_profile or b"")
+    if meant not in ("", "GRAY" if picture.samples.grey else "RGB"):
+        raise PrancImgError(f"the profile is for {meant}, the pixels are {'grey' if picture.samples.grey else 'RGB'}")
     given = {"icc": icc_profile, "exif": exif and exif.removeprefix(b"Exif\0\0"), "xmp": xmp}
     metadata = replace(picture.metadata, **{name: data for name, data in given.items() if data is not None})
     return encode_picture(

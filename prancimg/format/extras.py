@@ -95,7 +95,8 @@ class Extras:
         for kind, what in _METADATA.items():
             data = getattr(self.metadata, what)
             if len(data) > MAX_METADATA:
-                raise PrancImgError(f"{len(data)} bytes of {what.upper()} are more than {MAX_METADATA}")
+                size = f"{len(data)} bytes of {what.upper()}"
+                raise PrancImgError(f"{size} are more than {MAX_METADATA}: --strip (strip=True) leaves them out")
             if data:
                 found.append((kind, zlib.compress(data, 9)))
         return found
