@@ -39,6 +39,8 @@ def deep_samples(data: bytes, image: Image.Image) -> tuple[np.ndarray | None, li
             return found, notes if found is not None else [reduced]
         if image.format in ("AVIF", "JPEG2000"):
             found = _boxed_samples(data, image, bits)
+            if found is None and image.format == "JPEG2000":
+                raise PrancImgError(f"JPEG 2000 of {bits} bits a sample in another space than RGB or grey is not read")
             return found, [] if found is not None else [reduced]
         tile = (getattr(image, "tile", None) or [("",)])[0]  # none, once it is loaded
         if image.format == "PPM" and tile[0] == "ppm":
@@ -46,8 +48,12 @@ def deep_samples(data: bytes, image: Image.Image) -> tuple[np.ndarray | None, li
             samples = np.frombuffer(data, ">u2", image.height * image.width * 3, offset) * (65535 / most)
             samples = np.rint(np.minimum(samples, 65535)).astype(np.uint16)
             return samples.reshape(image.height, image.width, 3), []
-    except ImportError:
+    except ImportError as error:
+        if image.format == "JPEG2000":  # of which Pillow makes white black
+            raise PrancImgError(f"JPEG 2000 of {bits} bits needs imagecodecs: pip install 'prancimg[deep]'") from error
         return None, [f"{reduced} (pip install 'prancimg[deep]' to keep them)"]
+    except PrancImgError:
+        raise
     except Exception as error:  # each library has its own
         raise PrancImgError(f"the image is broken: {error}") from error
     return None, [reduced]
@@ -55,8 +61,10 @@ def deep_samples(data: bytes, image: Image.Image) -> tuple[np.ndarray | None, li
 
 def stretched(image: Image.Image, data: bytes, samples: np.ndarray) -> np.ndarray:
     """Grey samples uint16 as Pillow has them, white at 65535 where they have fewer bits."""
-    if image.format == "JPEG2000" and (bits := boxes.jpeg2000(data).bits) < 16:
+    if image.format == "JPEG2000" and data and (bits := boxes.jpeg2000(data).bits) < 16:
         return _scaled(samples >> (16 - bits), bits)
+    if image.format == "TIFF" and image.mode == "I;16" and (bits := _bits(data, image)) < 16:
+        return _scaled(samples & (2**bits - 1), bits)
     return samples
 
 
@@ -88,6 +96,8 @@ def _boxed_samples(data: bytes, image: Image.Image, bits: int) -> np.ndarray | N
         said = boxes.jpeg2000(data)
         if said.signed or said.enumerated not in _PLAIN_SPACES:
             return None
+    if getattr(image, "n_frames", 1) > 1:  # of which it would decode all
+        return None
     try:
         decode = imagecodecs.jpeg2k_decode if image.format == "JPEG2000" else imagecodecs.avif_decode
         samples = np.atleast_3d(decode(data))

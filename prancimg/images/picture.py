@@ -197,9 +197,10 @@ def _integers(image: Image.Image, data: bytes) -> tuple[np.ndarray, np.ndarray |
     alpha, clear = None, image.info.get("transparency")
     if isinstance(clear, int):
         alpha = np.where(samples == clear, 0, 65535).astype(np.uint16)
+    colors = stretched(image, data, samples.astype(np.uint16))[:, :, None]
     if getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
-        samples = 65535 - samples
-    return stretched(image, data, samples.astype(np.uint16))[:, :, None], alpha
+        colors = 65535 - colors
+    return colors, alpha
 
 
 def _clear(image: Image.Image) -> list[int] | None:

@@ -32,6 +32,8 @@ _PRIMARIES: dict[int, Primaries] = {
 """By their number in table 2 of H.273; 2 means that nobody knows."""
 _UNKNOWN = 2
 _EXIF, _INTEROPERABILITY, _COLOR_SPACE = 0x8769, 0xA005, 0xA001
+_SRGB, _ADOBE = 1, 2
+"""EXIF's numbers of colour spaces; the second is no standard's, but some cameras write it."""
 _AS_SRGB = {1, 6, 7, 11, 12, 13, 14, 15}
 """Transfer characteristics of table 3 that stand for sRGB's curve: those of television are shown by about the same."""
 _PQ, _HLG = 16, 18
@@ -74,6 +76,8 @@ def of_image(image: Image.Image, data: bytes, cicp: tuple[int, ...] | None) -> t
         known = found.enumerated in (0, 12, 16, 17, 18)
         note = f"colours of the space numbered {found.enumerated} are taken as sRGB"
         return None if known else Space(notes=(note,)), found.icc
+    if image.format == "QOI" and data[13:14] == b"\1":
+        return Space(gamma=1.0), b""
     return _of_tags(image), b""
 
 
@@ -105,9 +109,10 @@ def _of_tags(image: Image.Image) -> Space | None:
         return Space((*map(float, white), *map(float, primaries)))
     try:
         exif = image.getexif()
-        adobe = exif.get_ifd(_EXIF).get(_COLOR_SPACE) != 1 and exif.get_ifd(_INTEROPERABILITY).get(1) == "R03"
+        number, rule = exif.get_ifd(_EXIF).get(_COLOR_SPACE), exif.get_ifd(_INTEROPERABILITY).get(1)
     except Exception:  # whatever Pillow makes of broken EXIF
         return None
+    adobe = number == _ADOBE or (number != _SRGB and rule == "R03")
     return Space(ADOBE_RGB, gamma=2.19921875) if adobe else None
 
 

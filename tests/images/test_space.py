@@ -214,10 +214,11 @@ def test_cameras_say_adobe_rgb_in_a_corner_of_exif(colors):
         Image.fromarray(rounded(colors).astype(np.uint8)).save(buffer, kind, exif=tags)
         picture = load_picture(buffer.getvalue())
         assert picture.metadata.icc == profile.rgb_profile(ADOBE_RGB, 2.19921875)
-    tags.get_ifd(0x8769)[0xA005] = {1: "R98"}  # sRGB
-    buffer = io.BytesIO()
-    Image.fromarray(rounded(colors).astype(np.uint8)).save(buffer, "JPEG", exif=tags)
-    assert load_picture(buffer.getvalue()).metadata.icc == b""
+    for number, rule, wide in ((0xFFFF, "R98", False), (1, "R03", False), (2, "R98", True)):
+        tags.get_ifd(0x8769)[0xA001], tags.get_ifd(0x8769)[0xA005] = number, {1: rule}
+        buffer = io.BytesIO()
+        Image.fromarray(rounded(colors).astype(np.uint8)).save(buffer, "JPEG", exif=tags)
+        assert bool(load_picture(buffer.getvalue()).metadata.icc) == wide
 
 
 def test_tiff_files_have_tags_for_their_primaries(colors):
@@ -234,6 +235,15 @@ def test_avif_files_have_numbers_too(colors, bits):
     picture = load_picture(bytes(data))
     assert picture.notes == ("a gamma of 1 converted to the curve of sRGB",)
     assert np.abs(shown(picture) - in_srgb(linear(colors), BT2020)).max() < 4
+
+
+def test_a_byte_of_qoi_files_says_linear_light(colors):
+    buffer = io.BytesIO()
+    Image.fromarray(rounded(linear(colors)).astype(np.uint8)).save(buffer, "QOI")
+    data = bytearray(buffer.getvalue())
+    for byte, wanted in ((0, rounded(linear(colors))), (1, 255 * colors)):
+        data[13] = byte
+        assert np.abs(load_picture(bytes(data)).colors - wanted).max() < 1.5
 
 
 def boxed(kind: bytes, body: bytes) -> bytes:
