@@ -50,11 +50,11 @@ def photos(tmp_path_factory) -> Path:
 def kodak_report(photos, tmp_path_factory) -> Path:
     """The output of one whole run."""
     from benchmarks.kodak.__main__ import main
-    from prancimg.fit import encoder
+    from prancimg.fit import siren_encoder
 
     out = tmp_path_factory.mktemp("report")
     chosen = ["--codecs", "siren", "jpeg", "webp", "--images", "1", "2", "--bpp", "0.25", "0.5", "--effort", "1"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(encoder.EFFORTS, 1, 60)  # steps of a fit; enough for figures that rise with the rate
+        patch.setitem(siren_encoder.EFFORTS, 1, 60)  # steps of a fit; enough for figures that rise with the rate
         assert main([*chosen, "--data", str(photos), "--out", str(out)]) == 0
     return out

@@ -237,7 +237,7 @@ def test_a_fit_that_diverges_is_never_written(monkeypatch, what, value):
             field_encoder, "fit_field", lambda *a, **k: spoiled(fit(*a, **k), y=np.full(1, value, np.float32))
         )
     else:
-        from prancimg.fit import encoder as siren_encoder
+        from prancimg.fit import siren_encoder
 
         fit, model = siren_encoder.fit_siren, "siren"
         monkeypatch.setattr(

@@ -10,8 +10,8 @@ from golden.integers import digests
 from PIL import Image
 
 import prancimg
-from prancimg.fit.encoder import PRIOR
 from prancimg.fit.setup import PRIOR as FIELD_PRIOR
+from prancimg.fit.siren_encoder import PRIOR
 from prancimg.format.bitstream import read_header
 from tools.make_golden import RECIPES, WILD
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from prancimg.apps.cli import main
-from prancimg.fit import encoder, field_encoder
+from prancimg.fit import field_encoder, siren_encoder
 
 GUIDE = Path(__file__).parents[1] / "docs" / "guide.md"
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
@@ -21,7 +21,7 @@ def test_there_are_examples():
 def test_the_examples_run(tmp_path, monkeypatch, photo):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(field_encoder, "EFFORTS", dict.fromkeys(range(1, 10), 8))
-    monkeypatch.setattr(encoder, "EFFORTS", dict.fromkeys(range(1, 10), 60))
+    monkeypatch.setattr(siren_encoder, "EFFORTS", dict.fromkeys(range(1, 10), 60))
     small = Image.fromarray(photo).resize((48, 32))
     small.save("photo.png")
     Path("photos").mkdir()

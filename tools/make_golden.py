@@ -21,9 +21,9 @@ import numpy as np
 from PIL import Image
 
 import prancimg
-from prancimg.fit.encoder import Plan, _file, fit_to_size, widest
 from prancimg.fit.field_encoder import _file as field_file
 from prancimg.fit.setup import Setup
+from prancimg.fit.siren_encoder import Plan, _file, fit_to_size, widest
 from prancimg.format import bitstream
 from prancimg.format.bitstream import ALL_WEIGHTS, FROZEN, PRANC, STEPS, Adapted, Coded, Header
 from prancimg.format.extras import Alpha, Extras, Metadata, Samples

@@ -23,7 +23,7 @@ from PIL import Image, features
 
 import prancimg
 from benchmarks.siren import __main__ as siren
-from prancimg.fit.encoder import EFFORTS, fit_to_size
+from prancimg.fit.siren_encoder import EFFORTS, fit_to_size
 
 with contextlib.suppress(ImportError):
     import pillow_jxl  # noqa: F401  registers JPEG XL with Pillow

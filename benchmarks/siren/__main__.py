@@ -29,7 +29,7 @@ import torch
 from PIL import Image
 
 from prancimg.decoding.decoder import decode_array
-from prancimg.fit.encoder import EFFORTS, Plan, fit_to_size, widest
+from prancimg.fit.siren_encoder import EFFORTS, Plan, fit_to_size, widest
 from prancimg.format.layout import Kind
 from prancimg.images.metrics import measure
 

@@ -19,7 +19,7 @@ import torch
 from PIL import Image, ImageOps
 
 from benchmarks.siren.__main__ import TABLE, insert
-from prancimg.fit.encoder import Plan, fit_to_size, widest
+from prancimg.fit.siren_encoder import Plan, fit_to_size, widest
 from prancimg.format.layout import Kind
 
 RESULTS = Path(__file__).parent / "ablation.json"

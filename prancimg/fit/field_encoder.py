@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -14,16 +13,14 @@ from prancimg.fit.fit_field import fit_field
 from prancimg.fit.large import LARGE, fit_large
 from prancimg.fit.rate_control import falling_root
 from prancimg.fit.rdoq import Fitted
+from prancimg.fit.search import Progress, Search, network_segments
 from prancimg.fit.setup import LMBDAS, TUNES, Setup
 from prancimg.format import bitstream
 from prancimg.format.bitstream import Header, Segment
 from prancimg.format.layout import MAX_LEVELS
-from prancimg.format.range_coder import Encoder
 from prancimg.network import context
 from prancimg.network.field import Coefficients
 from prancimg.network.siren import FRACTION
-
-Progress = Callable[[float], None]
 
 EFFORTS = {1: 16, 2: 36, 3: 80, 4: 170, 5: 360, 6: 700, 7: 1350, 8: 2500, 9: 4608}
 """Steps of a fit: each takes about twice as long as the one before, with all that takes time beside them."""
@@ -35,8 +32,10 @@ PSNR_FITS = 5
 """Fits in search of a PSNR."""
 
 
-class FieldSearch:
-    """Finds the file that a target asks for."""
+class FieldSearch(Search):
+    """By one fit to a size or at λ, or a few to a PSNR."""
+
+    model = "field"
 
     def __init__(
         self,
@@ -47,19 +46,14 @@ class FieldSearch:
         progress: Progress | None = None,
         setup: Setup = TUNES["ssim"],
     ) -> None:
-        self.image, self.seed, self.device, self.progress, self.setup = image, seed, device, progress, setup
+        super().__init__(image, device, progress)
+        self.seed, self.setup, self.iterations = seed, setup, EFFORTS[effort]
         setup.header(image, LMBDAS[0], (0, 0)).check()
-        self.iterations = EFFORTS[effort]
-        self.pixels = image.shape[0] * image.shape[1]
 
     def at_size(self, size: int) -> bytes:
-        """The best file of at most ``size`` bytes, and of at least 97 % of them where the picture can use them."""
+        """See :class:`Search`."""
         least = _file(*_empty_field(self.image))
-        if size < len(least):
-            raise PrancImgError(
-                f"{size} bytes are too few: the lowest possible is {len(least)} bytes, "
-                f"{8 * len(least) / self.pixels:.4f} bpp"
-            )
+        self.check_size(size, len(least))
         bits = 8.0 * (size - len(least)) + 8
         fitted = self._fit(bits=bits)
         files: dict[float, bytes] = {}
@@ -75,11 +69,11 @@ class FieldSearch:
         return max(fitting, key=len, default=least)
 
     def at_lmbda(self, lmbda: float) -> bytes:
-        """The file with about the least mse + λ · bpp, mse on samples from 0 to 1, of ``MIN_PIXELS`` at least."""
+        """See :class:`Search`; a picture counts for ``MIN_PIXELS`` at least."""
         return file_of(self._fit(lmbda=max(lmbda * min(1.0, self.pixels / MIN_PIXELS), LMBDAS[0])), 0.0)
 
     def at_psnr(self, wanted: float) -> bytes:
-        """The smallest file found whose PSNR is at least ``wanted`` dB."""
+        """See :class:`Search`."""
         low, high = map(math.log, LMBDAS)
         files: list[tuple[float, bytes]] = []
 
@@ -99,16 +93,12 @@ class FieldSearch:
             enough = [data for reached, data in files if reached >= wanted]
         if not enough:
             most = max(reached for reached, _ in files)
-            raise PrancImgError(f"{wanted} dB are out of reach: the field model gets to {most:.2f} dB on this picture")
+            raise self.out_of_reach(wanted, most)
         return min(enough, key=len)
 
     def _fit(
         self, *, bits: float = math.inf, lmbda: float | None = None, start: float = 0.0, share: float = 1.0
     ) -> Fitted:
-        def advance(part: float) -> None:
-            if self.progress:
-                self.progress(min(1.0, start + share * part))
-
         fitted = (fit_large if self.pixels > LARGE else fit_field)(
             self.image,
             seed=self.seed,
@@ -117,7 +107,7 @@ class FieldSearch:
             lmbda=lmbda,
             bits=bits,
             setup=self.setup,
-            progress=advance,
+            progress=lambda done: self.report(start + share * done),
         )
         if not np.isfinite(fitted.y).all():
             raise PrancImgError("the fit diverged")
@@ -139,13 +129,9 @@ def file_of(fitted: Fitted, shift: float) -> bytes:
 
 def _file(header: Header, alpha: list[np.ndarray], q: Coefficients) -> bytes:
     """Header, coefficients of the networks, and the field in up to three segments, coarse to fine."""
-    encoder = Encoder()
-    for a, how in zip(alpha, header.tensors, strict=True):
-        encoder.put(a, how.scale)
     theta = Model.of(header).parameters(alpha, header.tensors)
     nets = context.networks(theta, FRACTION, header.rate)
-    segments = [(int(Segment.HEADER), header.pack()), (int(Segment.WEIGHTS), encoder.finish())]
-    above = header.pyramid.levels
+    segments, above = network_segments(header, alpha), header.pyramid.levels
     for level in (2, 1, 0):
         levels = range(level, above)
         if any(grid.level in levels for grid in header.pyramid.grids):

@@ -23,7 +23,7 @@ from benchmarks.kodak.codecs import STILLS, Codec, Setting, codecs
 from benchmarks.kodak.curves import Curve, Measured
 from benchmarks.kodak.records import Record, Task
 from prancimg.errors import PrancImgError
-from prancimg.fit import encoder
+from prancimg.fit import siren_encoder
 from prancimg.format.bitstream import Coded, Header
 from prancimg.format.layout import Siren
 from prancimg.images.metrics import decibels, measure
@@ -115,7 +115,7 @@ def test_a_higher_setting_is_a_larger_and_better_file(still, photos):
 
 
 def test_the_control_keeps_to_the_bytes_of_the_preset(photos, monkeypatch):
-    monkeypatch.setitem(encoder.EFFORTS, 1, 10)
+    monkeypatch.setitem(siren_encoder.EFFORTS, 1, 10)
     picture, direct = Image.open(photos / "kodim01.png"), codecs(1, "cpu")["direct"]
     data = direct.encode(picture, Setting(0.1))
     assert 0.9 * 0.1 * 224 * 176 / 8 < len(data) <= 0.1 * 224 * 176 / 8
