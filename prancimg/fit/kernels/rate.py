@@ -17,11 +17,9 @@ from prancimg.fit.kernels.arithmetic import (
     TILE,
     TINY,
     ZERO,
-    add_outer,
-    add_product,
     add_row_sums,
-    clear,
     compiled,
+    copy,
     exp2,
     f32,
     fill_rows,
@@ -29,6 +27,7 @@ from prancimg.fit.kernels.arithmetic import (
     parallel,
 )
 from prancimg.fit.kernels.contexts import EDGE
+from prancimg.fit.kernels.products import add_product, add_transposed_product
 
 
 @compiled
@@ -63,64 +62,72 @@ def _laplace(
 
 @compiled
 def _forward(net: tuple[np.ndarray, ...], x: np.ndarray, work: tuple[np.ndarray, ...], n: int) -> None:
-    """A context network on a tile x (inputs, n): two layers, the sum of both, the output.
+    """A context network on a tile of n positions x (TILE, inputs): two layers, the sum of both, the output.
 
-    :func:`grid_log_probability` says what a network is.
+    :func:`grid_log_probability` says what a network is; here a and b are transposed.
     """
-    a, bias, b, b0, c, c0 = net
+    a_t, bias, b_t, b0, c, c0 = net
     h1, r, h2, out = work
-    fill_rows(h1, bias, n)
-    add_product(h1, a, x, n)
-    for i in range(len(h1)):
-        for t in range(n):
-            h1[i, t] = max(h1[i, t], ZERO)
-    fill_rows(r, b0, n)
-    add_product(r, b, h1, n)
-    fill_rows(out, c0, n)
-    for i in range(len(r)):
-        for t in range(n):
-            r[i, t] = max(r[i, t], ZERO)
-            h2[i, t] = h1[i, t] + r[i, t]
-            out[0, t] += c[0, i] * h2[i, t]
-            out[1, t] += c[1, i] * h2[i, t]
+    for t in range(n):
+        copy(h1[t], bias, len(bias))
+        copy(r[t], b0, len(b0))
+    add_product(h1, x, a_t, n)
+    for t in range(n):
+        for i in range(len(bias)):
+            h1[t, i] = max(h1[t, i], ZERO)
+    add_product(r, h1, b_t, n)
+    for t in range(n):
+        mean = scale = ZERO
+        for i in range(len(b0)):
+            r[t, i] = max(r[t, i], ZERO)
+            h2[t, i] = h1[t, i] + r[t, i]
+            mean += c[0, i] * h2[t, i]
+            scale += c[1, i] * h2[t, i]
+        out[0, t], out[1, t] = c0[0] + mean, c0[1] + scale
 
 
 @compiled
 def _backward(
-    net: tuple[np.ndarray, ...],
-    b_t: np.ndarray,
+    c: np.ndarray,
+    b: np.ndarray,
     x: np.ndarray,
     work: tuple[np.ndarray, ...],
     g_net: tuple[np.ndarray, ...],
     g_work: tuple[np.ndarray, ...],
+    learn: bool,
     n: int,
 ) -> None:
-    """Gradients by the output, now in ``work``, to those by the network, added, and by the first layer, in g_work."""
-    c = net[4]
+    """Gradients by the output, now in ``work``, to those by the network, added, and by the first layer, in g_work.
+
+    Those by the large matrices are left out if the network does not ``learn``.
+    """
     h1, r, h2, out = work
     g_a, g_bias, g_b, g_b0, g_c, g_c0 = g_net
     g_h, g_r = g_work
-    add_outer(g_c, out, h2, n)
     add_row_sums(g_c0, out, n)
-    for i in range(len(h1)):
-        for t in range(n):
-            g_h[i, t] = c[0, i] * out[0, t] + c[1, i] * out[1, t]
-            g_r[i, t] = g_h[i, t] if r[i, t] > ZERO else ZERO
-    add_outer(g_b, g_r, h1, n)
-    add_row_sums(g_b0, g_r, n)
-    add_product(g_h, b_t, g_r, n)
-    for i in range(len(h1)):
-        for t in range(n):
-            g_h[i, t] = g_h[i, t] if h1[i, t] > ZERO else ZERO
-    add_outer(g_a, g_h, x, n)
-    add_row_sums(g_bias, g_h, n)
+    for t in range(n):
+        mean, scale = out[0, t], out[1, t]
+        for i in range(len(g_b0)):
+            g_c[0, i] += mean * h2[t, i]
+            g_c[1, i] += scale * h2[t, i]
+            g_h[t, i] = c[0, i] * mean + c[1, i] * scale
+            g_r[t, i] = g_h[t, i] if r[t, i] > ZERO else ZERO
+            g_b0[i] += g_r[t, i]
+    if learn:
+        add_transposed_product(g_b, g_r, h1, n)
+    add_product(g_h, g_r, b, n)
+    for t in range(n):
+        for i in range(len(g_bias)):
+            g_h[t, i] = g_h[t, i] if h1[t, i] > ZERO else ZERO
+            g_bias[i] += g_h[t, i]
+    if learn:
+        add_transposed_product(g_a, g_h, x, n)
 
 
 @compiled
 def _buffers(hidden: int, n: int) -> tuple[np.ndarray, ...]:
     """What :func:`_forward` works in."""
-    h1, r, h2 = np.empty((hidden, n), f32), np.empty((hidden, n), f32), np.empty((hidden, n), f32)
-    return h1, r, h2, np.empty((2, n), f32)
+    return np.zeros((n, hidden), f32), np.zeros((n, hidden), f32), np.zeros((n, hidden), f32), np.zeros((2, n), f32)
 
 
 @compiled
@@ -147,16 +154,11 @@ def _scatter(out: np.ndarray, first: int, places: np.ndarray, x: np.ndarray, n: 
         out[first + places[t]] = x[t]
 
 
-@compiled
-def _scatter_add(out: np.ndarray, first: int, places: np.ndarray, x: np.ndarray, n: int) -> None:
-    for t in range(n):
-        out[first + places[t]] += x[t]
-
-
 @parallel
 def grid_log_probability(
     back: bool,
     free: bool,
+    learn: bool,
     unit: float,
     bounds: np.ndarray,
     taps: np.ndarray,
@@ -170,10 +172,12 @@ def grid_log_probability(
 ) -> float:
     """Σ ln P of a grid q (h, w); its gradients times ``unit`` are written to g_q and, if ``back``, added to g_net.
 
+    If the network does not ``learn``, the gradients by a and b are left out.
+
     ``planes`` (p, h + 6, w + 6) are read at ``taps`` (inputs, 3): plane, row and column, 0 to 6; if ``free``, the
     gradient by them is added to g_planes. Where a position is not ``active`` (h, w), zeros are read instead, all at
     once, and the gradient is that at zeros. ``bounds`` hold the scale. The network is a (hidden, inputs), bias
-    (hidden), b, b0, c, c0, where the sides of a and b are multiples of 4.
+    (hidden), b, b0, c, c0, where the sides of a and b are multiples of 8.
     """
     height, width = q.shape
     hidden, inputs = net[0].shape
@@ -182,20 +186,21 @@ def grid_log_probability(
     g_a, g_bias = np.zeros((blocks, hidden, inputs), f32), np.zeros((blocks, hidden), f32)
     g_b, g_b0 = np.zeros((blocks, hidden, hidden), f32), np.zeros((blocks, hidden), f32)
     g_c, g_c0 = np.zeros((blocks, 2, hidden), f32), np.zeros((blocks, 2), f32)
-    a_t, b_t = net[0].T.copy(), net[2].T.copy()
+    a, bias, b, b0, c, c0 = net
+    forward = a.T.copy(), bias, b.T.copy(), b0, c, c0
     low, high = bounds[0], bounds[1]
     scale = f32(unit)
     # At zeros: the output, and its derivatives by what is read.
-    zeros, slopes, at_zero = np.zeros((inputs, 4), f32), np.zeros((inputs, 4), f32), _buffers(hidden, 4)
-    _forward(net, zeros, at_zero, 2)
+    zeros, slopes, at_zero = np.zeros((4, inputs), f32), np.zeros((4, inputs), f32), _buffers(hidden, 4)
+    _forward(forward, zeros, at_zero, 2)
     output_at_zero = at_zero[3][:, 0].copy()
     for i in range(2):
         for j in range(2):
             at_zero[3][i, j] = ONE if i == j else ZERO
     unused = (g_a[0].copy(), g_bias[0].copy(), g_b[0].copy(), g_b0[0].copy(), g_c[0].copy(), g_c0[0].copy())
-    g_zero = np.zeros((hidden, 4), f32), np.zeros((hidden, 4), f32)
-    _backward(net, b_t, zeros, at_zero, unused, g_zero, 2)
-    add_product(slopes, a_t, g_zero[0], 2)
+    g_zero = np.zeros((4, hidden), f32), np.zeros((4, hidden), f32)
+    _backward(c, b, zeros, at_zero, unused, g_zero, False, 2)
+    add_product(slopes, g_zero[0], a, 2)
     flat_q, flat_g_q, flat, flat_g = q.reshape(-1), g_q.reshape(-1), planes.reshape(-1), g_planes.reshape(-1)
     read = (taps[:, 0] * (height + 2 * EDGE) + taps[:, 1]) * (width + 2 * EDGE) + taps[:, 2]
     for parity in range(2):
@@ -204,7 +209,7 @@ def grid_log_probability(
             top, bottom = block * ROWS, min(height, (block + 1) * ROWS)
             places, spots = np.empty(ROWS * width, np.int64), np.empty(ROWS * width, np.int64)
             own, g_own = np.empty(TILE, f32), np.empty(TILE, f32)
-            work, g_work = _buffers(hidden, TILE), (np.empty((hidden, TILE), f32), np.empty((hidden, TILE), f32))
+            work, g_work = _buffers(hidden, TILE), (np.zeros((TILE, hidden), f32), np.zeros((TILE, hidden), f32))
             out = work[3]
             # Inactive positions: one output, one slope.
             by_out = np.zeros((2, ROWS * width), f32)
@@ -223,30 +228,32 @@ def grid_log_probability(
                 for y in range(top, bottom):
                     by_mean, by_scale = by_out[0, (y - top) * width :], by_out[1, (y - top) * width :]
                     for f in range(len(taps)):
-                        row, mean, deviation = flat_g[read[f] + y * (width + 2 * EDGE) :], slopes[f, 0], slopes[f, 1]
+                        row, mean, deviation = flat_g[read[f] + y * (width + 2 * EDGE) :], slopes[0, f], slopes[1, f]
                         for t in range(width):
                             row[t] += mean * by_mean[t] + deviation * by_scale[t]
             # Active ones: all of it.
-            x, g_x = np.zeros((inputs, TILE), f32), np.empty((inputs, TILE), f32)
+            x, g_x = np.zeros((TILE, inputs), f32), np.zeros((TILE, inputs), f32)
             g_block = g_a[block], g_bias[block], g_b[block], g_b0[block], g_c[block], g_c0[block]
             count = _positions(active, True, top, bottom, places, spots)
             for start in range(0, count, TILE):
                 n, here, there = min(TILE, count - start), places[start:], spots[start:]
                 _take(own, flat_q, 0, here, n)
-                for f in range(len(taps)):
-                    _take(x[f], flat, read[f], there, n)
-                _forward(net, x, work, n)
+                for t in range(n):
+                    for f in range(len(read)):
+                        x[t, f] = flat[read[f] + there[t]]
+                _forward(forward, x, work, n)
                 sums[block] += _laplace(own, out, g_own, low, high, scale, n)
                 _scatter(flat_g_q, 0, here, g_own, n)
                 if back:
-                    _backward(net, b_t, x, work, g_block, g_work, n)
+                    _backward(c, b, x, work, g_block, g_work, learn, n)
                 if back and free:
-                    clear(g_x, n)
-                    add_product(g_x, a_t, g_work[0], n)
-                    for f in range(len(taps)):
-                        _scatter_add(flat_g, read[f], there, g_x[f], n)
+                    g_x[:] = ZERO
+                    add_product(g_x, g_work[0], a, n)
+                    for t in range(n):
+                        for f in range(len(read)):
+                            flat_g[read[f] + there[t]] += g_x[t, f]
     # No reductions of Numba's: their order depends on the number of threads.
-    _forward(net, zeros, at_zero, 1)
+    _forward(forward, zeros, at_zero, 1)
     total, out = 0.0, at_zero[3]
     out[0, 0] = out[1, 0] = ZERO
     for block in range(blocks):
@@ -259,5 +266,5 @@ def grid_log_probability(
         g_net[3][:] += g_b0[block]
         g_net[4][:] += g_c[block]
         g_net[5][:] += g_c0[block]
-    _backward(net, b_t, zeros, at_zero, g_net, g_zero, 1)
+    _backward(c, b, zeros, at_zero, g_net, g_zero, learn, 1)
     return total

@@ -107,6 +107,7 @@ class _FieldBits(torch.autograd.Function):
         ctx: Any, pyramid: Pyramid, rate_weights: tuple[float, ...], active: Tensor, q: Tensor, u: Tensor, *net: Tensor
     ) -> Tensor:
         back, free, arrays = any(ctx.needs_input_grad[4:]), ctx.needs_input_grad[4], as_arrays(q, u, *net)
+        learn = any(ctx.needs_input_grad[5:])
         gradients = [np.zeros_like(array) for array in arrays[:2]]
         grids, squashed, where = (pyramid.split(array) for array in (*arrays[:2], active.numpy()))
         g_grids, g_squashed = (pyramid.split(array) for array in gradients)
@@ -124,7 +125,7 @@ class _FieldBits(torch.autograd.Function):
             at = max(grid.component - 1, 0), grid.level
             net_here, g_here = ((a, bias[at], *rest) for a, bias, *rest in (nets[chroma], g_nets[chroma]))
             places = where[grid.key], grids[grid.key], planes, net_here, g_grids[grid.key], g_planes, g_here
-            total += unit * kernels.grid_log_probability(back, free, unit, bounds, taps(read[chroma]), *places)
+            total += unit * kernels.grid_log_probability(back, free, learn, unit, bounds, taps(read[chroma]), *places)
             if free:
                 contexts.back(grid, read[chroma], g_planes, g_squashed)
         contexts.finish(g_squashed)
@@ -139,6 +140,15 @@ class _FieldBits(torch.autograd.Function):
 
 
 def _padded_network(net: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """A context network whose first matrix has columns of zeros up to a multiple of 4."""
-    a, *rest = net
-    return [np.concatenate([a, np.zeros((len(a), -a.shape[1] % 4), a.dtype)], 1), *rest]
+    """A context network whose layers and features are filled up with zeros to multiples of 8."""
+    a, bias, b, b0, c, c0 = net
+    more, units = (-side % 8 for side in reversed(a.shape))
+    rows, columns = (0, units), ((0, 0), (0, units))
+    return [
+        np.pad(a, (rows, (0, more))),
+        np.pad(bias, ((0, 0), *columns)),
+        np.pad(b, (rows, rows)),
+        np.pad(b0, (rows,)),
+        np.pad(c, columns),
+        c0.copy(),
+    ]
