@@ -109,7 +109,7 @@ def encode_picture(
             raise KeyboardInterrupt from None
         raise
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch's word for it
+        if isinstance(error, RuntimeError) and "memory" not in str(error):  # so torch says it
             raise
         extent = f"{picture.colors.shape[1]} x {picture.colors.shape[0]}"
         raise PrancImgError(f"there is not enough memory to encode a picture of {extent} pixels") from error

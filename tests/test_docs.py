@@ -7,7 +7,7 @@ import pytest
 from prancimg.format import range_coder
 from prancimg.format.bitstream import SIGNATURE, STEPS
 from prancimg.format.layout import SCALES
-from prancimg.network import context, prior
+from prancimg.network import context_features, prior
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -17,7 +17,7 @@ def test_the_format_page_has_every_constant():
     assert SIGNATURE[:4].hex(" ").upper() in page and SIGNATURE[4:].hex(" ").upper() in page
     assert ", ".join(map(str, range_coder._DECAY)) in page
     assert f"(0 … {STEPS - 1})" in page and f"(0 … {SCALES - 1})" in page
-    assert ", ".join(str(height) for _, height in context._KNOTS) in page.replace(" is 0,", " 0,")
+    assert ", ".join(str(height) for _, height in context_features._KNOTS) in page.replace(" is 0,", " 0,")
     for number, digest in prior._DIGESTS.items():
         assert f"| {number} | `{digest}` |" in page
 

@@ -33,7 +33,7 @@ from prancimg.fit.ops.rate import laplace
 from prancimg.fit.setup import TUNES, relative_rate
 from prancimg.format.bitstream import Header
 from prancimg.format.layout import DESIGNS, LEARNED, PAINT, WIDE, Design, Siren, inputs, part_of
-from prancimg.network.context import features
+from prancimg.network.context_features import features
 from prancimg.network.prior import load_prior, pack_prior
 from prancimg.network.siren import FRACTION, to_floats
 

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's matrices are small here: more only wait for each other
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name is no reason to fail
-    if sys.stderr is None:  # closed: nobody listens
+    if sys.stderr is None:  # closed by the caller
         sys.stderr = io.StringIO()
     parser, commands = command_parser()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions

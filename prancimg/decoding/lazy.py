@@ -93,7 +93,7 @@ class LazyImage:
 
     @property
     def extras(self) -> Extras:
-        """All that the file holds beside the colours."""
+        """The optional segments: kind of samples, alpha, metadata."""
         return self._extras
 
     def render(

@@ -22,7 +22,7 @@ from prancimg.network.siren import forward, render, render_field, to_floats
 _RADIUS = 3
 """Of the interpolation kernel (Lanczos), in pixels."""
 _TILE = 1 << 14
-"""Points painted at a time, so that activations stay in cache."""
+"""Points that go through the network at a time, so that activations stay in cache."""
 
 
 @dataclass(frozen=True)

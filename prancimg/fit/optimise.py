@@ -20,7 +20,7 @@ from prancimg.fit.rdoq import Fitted, rdoq_order
 from prancimg.fit.setup import NEGLIGIBLE_ERROR, OPTIMISATION, Setup, relative_rate
 from prancimg.fit.threads import AdaptiveThreads, one_torch_thread
 from prancimg.format.bitstream import Header
-from prancimg.network import context
+from prancimg.network import context_features
 from prancimg.network.field import grid_step
 
 
@@ -98,7 +98,7 @@ class FieldFit:
         """Round the grids for good, to the nearest integers or to those given, packed float32."""
         self.fixed = self.y.detach().round() if q is None else q
         self.active = self.objective.active(self.fixed, self.networks.theta0)
-        table = torch.from_numpy(context.SQUASH).to(self.fixed) / 64
+        table = torch.from_numpy(context_features.SQUASH).to(self.fixed) / 64
         self.squashed = torch.copysign(table[self.fixed.abs().clamp_max(256).long() + 256], self.fixed)
         with torch.no_grad():  # what was rounded off may still fill a file that turns out too small
             rest = self.y - self.fixed

@@ -45,7 +45,7 @@ class Fitted:
         """Integers in float32, of fewer bits the higher the shift.
 
         From 0 to 1 so large a share of the coefficients in their order moves towards zero by one; from 0 to -1 more and
-        more are rounded away from zero. Beyond, the quantiser's step changes as well, by a code a unit: the dearer way.
+        more are rounded away from zero. Beyond, the quantiser's step changes as well, by a code a unit.
         """
         near = min(max(shift, -1.0), 1.0)
         code = min(max(self.header.step + math.floor(shift - near), 0), STEP_CODES - 1)

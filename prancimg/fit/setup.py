@@ -64,7 +64,7 @@ class RateControl:
     probe_tolerance: float = 0.6
     """The logarithm of the ratio of bits from which the first guess is corrected."""
     long_fit: int = 30
-    """Steps from which probes are not too dear, and from which λ may change often."""
+    """Steps from which probes are worth their time, and from which λ may change often."""
     marks: dict[float, tuple[float, float]] = field(
         default_factory=lambda: {
             0.3: (1.43, 0.5),

@@ -39,7 +39,7 @@ def keep_memory() -> None:
 
 @contextlib.contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """One thread of torch's beside those of the compiled kernels.
+    """One thread of torch's while the compiled kernels have theirs.
 
     Two teams of threads would spin against each other, and torch's sums depend on their number, as bytes must not.
     """

@@ -1,4 +1,4 @@
-"""What a file may hold beside the colours: their kind, an alpha channel, a colour profile, EXIF and XMP.
+"""The optional segments: the kind of the samples, an alpha channel, a colour profile, EXIF and XMP.
 
 All of it is optional, in segments that a decoder may skip; the colours stay the same. docs/format.md specifies them.
 """
@@ -86,7 +86,7 @@ class Extras:
         return ("L" if self.samples.grey else "RGB") + ("A" if self.alpha else "")
 
     def segments(self) -> list[tuple[int, bytes]]:
-        """To be written before the last of a file's other segments; nothing for what goes without saying."""
+        """Those that say anything, to be written before the last of a file's other segments."""
         found: list[tuple[int, bytes]] = []
         if self.samples != Samples():
             found.append((Segment.SAMPLES, varint(self.samples.grey) + varint(self.samples.depth)))

@@ -256,6 +256,6 @@ def learned_by(tensor: str) -> str:
 
 
 def part_of(tensor: str) -> str:
-    """The part of the network that a tensor belongs to: luma's or chroma's context, what paints, or ``LEARNED``."""
+    """The part of the network that a tensor belongs to: luma's or chroma's context, the synthesis, or ``LEARNED``."""
     part = tensor.partition(".")[0]
     return part if part in (*KINDS, LEARNED) else PAINT

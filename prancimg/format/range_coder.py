@@ -156,7 +156,7 @@ def escaped(values: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
 
 def _symbols(values: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """What stands for values beside their rounded means."""
+    """Symbols 0 .. 127 of values relative to their rounded means, escapes at the ends."""
     symbols: np.ndarray = np.clip(values - whole + CENTRE, 0, WIDTH - 1)
     return symbols
 

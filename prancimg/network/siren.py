@@ -1,4 +1,4 @@
-"""The network that paints the picture: a SIREN that reads coordinates, or a feature field where there is one.
+"""The synthesis network: a SIREN from coordinates, or from a feature field where there is one, to colours.
 
 Sitzmann et al., "Implicit neural representations with periodic activation functions" (NeurIPS 2020). The usual
 factor ω0 = 30 is part of the weights here: a hidden layer is sin(W h + b). Rendering is written once, for NumPy
@@ -74,7 +74,7 @@ def tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
 
 
 def render(siren: Siren, theta: Mapping[str, np.ndarray], height: int, width: int) -> np.ndarray:
-    """The picture (height, width, 3) uint8 that integer parameters paint. Memory beyond it is one tile."""
+    """The picture (height, width, 3) uint8 of integer parameters. Memory beyond it is one tile."""
     weights = to_floats(siren, theta)
     picture = np.empty((height, width, 3), np.uint8)
     with np.errstate(all="ignore"):
@@ -98,7 +98,7 @@ def synthesise(siren: Siren, weights: Mapping[str, Array], field: Array, rate: i
 def render_field(
     siren: Siren, theta: Mapping[str, np.ndarray], pyramid: Pyramid, q: Coefficients, step: float, rate: int
 ) -> np.ndarray:
-    """The picture (height, width, 3) uint8 that integer parameters paint from a field. Memory beyond it is one tile."""
+    """The picture (height, width, 3) uint8 of integer parameters and a field. Memory beyond it is one tile."""
     weights = to_floats(siren, theta)
     picture = np.empty((pyramid.height, pyramid.width, 3), np.uint8)
     with np.errstate(all="ignore"):

@@ -11,7 +11,7 @@ from prancimg.fit.ops.contexts import active_contexts
 from prancimg.fit.ops.resampling import upsample, upsample_add
 from prancimg.fit.ops.rounding import soft_round, squash
 from prancimg.format.layout import CAUSAL, FAR, FIRST, KINDS, LUMA, PARENT, Pyramid
-from prancimg.network import context, field
+from prancimg.network import context, context_features, field
 from prancimg.network.field import feature_field
 from prancimg.network.prior import load_prior
 from prancimg.network.siren import synthesise, to_floats
@@ -226,7 +226,7 @@ def test_bits_of_integers_are_near_the_coders():
     spread = np.concatenate([np.full(grid.count, 0.4 * (1 + grid.level)) for grid in pyramid.grids])
     q = np.rint(rng.laplace(0, spread)).astype(np.int32)
     weights = {name: torch.from_numpy(w) for name, w in to_floats(siren, theta).items()}
-    floats, squashed = torch.from_numpy(q).float(), torch.from_numpy(context.squash(q)).float() / 64
+    floats, squashed = torch.from_numpy(q).float(), torch.from_numpy(context_features.squash(q)).float() / 64
     soft = RateDistortion(torch.zeros(3, 64, 90), pyramid).bits(floats, squashed, weights, 0.5)
     exact = context.cost(pyramid, pyramid.split(q), context.networks(theta, 20, 160))
     assert float(soft) == pytest.approx(exact, rel=0.02)

@@ -10,7 +10,8 @@ from prancimg.errors import PrancImgError
 from prancimg.format.layout import CAUSAL, FAR, KINDS, Design, Pyramid
 from prancimg.format.range_coder import MAGNITUDE
 from prancimg.network import context
-from prancimg.network.context import Network, cost, decode_field, encode_field, networks, squash
+from prancimg.network.context import Network, cost, decode_field, encode_field, networks
+from prancimg.network.context_features import squash
 
 DESIGNS = {"near": Design(), "wide": Design(wide=True, units=12)}
 designs = pytest.mark.parametrize("design", DESIGNS.values(), ids=DESIGNS)

@@ -22,7 +22,7 @@ from prancimg.fit.kernels.arithmetic import (
 )
 
 BAND = 16
-"""Rows of a block of the picture, which also paints two rows more on either side."""
+"""Rows of a block of the picture, which also renders two rows more on either side."""
 
 
 @compiled

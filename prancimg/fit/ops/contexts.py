@@ -13,7 +13,7 @@ from prancimg.fit.kernels import contexts as kernels
 from prancimg.fit.ops import backend
 from prancimg.fit.ops.resampling import upsample
 from prancimg.format.layout import COMPONENTS, KINDS, TRAPEZOID, Features, Grid, Plane, Pyramid
-from prancimg.network.context import SQUASH_LIMIT
+from prancimg.network.context_features import SQUASH_LIMIT
 
 _NEAREST, _BILINEAR = (0.0, 0.0, 1.0, 0.0), (0.0, 0.25, 0.75, 0.0)
 """Taps of :func:`upsample` that repeat samples, or lay straight lines through them."""

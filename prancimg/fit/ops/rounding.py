@@ -57,5 +57,5 @@ class _Squash(torch.autograd.Function):
 
 
 def squash(q: Tensor) -> Tensor:
-    """asinh, the smooth form of :func:`prancimg.network.context.squash` over 64."""
+    """asinh, the smooth form of :func:`prancimg.network.context_features.squash` over 64."""
     return _Squash.apply(q)  # type: ignore[no-untyped-call,no-any-return]
