@@ -56,7 +56,7 @@ def encode(
     Args:
         image: a path, an open file or its bytes, a Pillow image, or a uint8 or uint16 array (H, W), (H, W, 3) or
             (H, W, 4). Grey stays grey, transparency stays, palettes and CMYK become RGB; 16 bits a sample are used
-            where they can be read (arrays, grey and PPM always, PNG and TIFF files with the extra ``deep``).
+            where they can be read (arrays, grey and PPM always, PNG, TIFF, AVIF and JPEG 2000 with the extra ``deep``).
         bpp: bits per pixel of the whole file: never more, and at least 97 % of it where the picture can use them.
         size: bytes of the whole file, likewise.
         quality: 0 (smallest) to 100, in even steps of the logarithm of λ, what a bit may cost.

@@ -113,7 +113,7 @@ def _encode(options: argparse.Namespace) -> None:
 
 def _decode(options: argparse.Namespace) -> None:
     from prancimg.decoding.lazy import LazyImage
-    from prancimg.images.metadata import only_orientation
+    from prancimg.images.metadata import stripped
     from prancimg.images.save import format_of, save_samples
 
     kind = format_of(options.format) if options.format else None
@@ -133,12 +133,12 @@ def _decode(options: argparse.Namespace) -> None:
         samples = picture.array(
             _size(picture, options), options.crop, level=PREVIEW if options.preview else 0, depth=options.depth
         )
-    metadata = only_orientation(picture.extras.metadata) if options.strip else picture.extras.metadata
-    data, notes = save_samples(samples, metadata, kind)
+    metadata, notes = stripped(picture.extras.metadata) if options.strip else (picture.extras.metadata, [])
+    data, left_out = save_samples(samples, metadata, kind)
     files.write(output, data)
     if picture.damage:
         _say(f"prancimg: {'standard input' if options.input == files.PIPE else options.input}: {picture.damage}")
-    _note(options, output, notes)
+    _note(options, output, notes + left_out)
     if options.verbose:
         _say(f"{output}: {samples.shape[1]} x {samples.shape[0]}, {time.perf_counter() - began:.2f} s")
 

@@ -92,6 +92,12 @@ def upright(metadata: Metadata) -> Metadata:
     return replace(metadata, exif=exif.upright(metadata.exif), xmp=xmp)
 
 
+def stripped(metadata: Metadata) -> tuple[Metadata, list[str]]:
+    """With nothing but an orientation, and in words what that changes."""
+    notes = ["without its colour profile the picture shows other colours"] if metadata.icc else []
+    return only_orientation(metadata), notes
+
+
 def only_orientation(metadata: Metadata) -> Metadata:
     """EXIF with nothing but the orientation, nothing at all where that is upright."""
     try:

@@ -17,7 +17,7 @@ from prancimg.format import files
 from prancimg.format.extras import Metadata, Samples
 from prancimg.images import png, profile, space
 from prancimg.images.deep import PHOTOMETRIC, WHITE_IS_ZERO, deep_samples, stretched
-from prancimg.images.metadata import UPRIGHT, metadata_of, only_orientation, upright
+from prancimg.images.metadata import UPRIGHT, metadata_of, stripped, upright
 
 ImageLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray
 
@@ -174,14 +174,13 @@ def _from_image(image: Image.Image, said: png.Said, orient: bool, strip: bool) -
     elif color_space:
         colors, icc, changes = space.applied(color_space, colors)
         notes += changes
-    if strip:
-        left_out = ["without its colour profile the picture shows other colours"] if icc else []
     metadata = replace(metadata, icc=icc)
     if orient and turned in UPRIGHT:
         colors = UPRIGHT[turned](colors)
         alpha = None if alpha is None else UPRIGHT[turned](alpha)
         metadata = upright(metadata)
-    metadata = only_orientation(metadata) if strip else metadata
+    if strip:
+        metadata, left_out = stripped(metadata)
     return _picture(colors, alpha, metadata=metadata, notes=(*notes, *left_out))
 
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image, ImageCms
 
 import prancimg
+from prancimg.apps.cli import main
 from prancimg.images import profile
 from prancimg.images.picture import load_picture
 from prancimg.images.profile import ADOBE_RGB, SRGB
@@ -278,8 +279,13 @@ def test_the_profile_travels_and_goes_out_again(colors):
         assert notes == [] and load_picture(file).metadata.icc == profile.rgb_profile(P3)
 
 
-def test_without_its_profile_a_picture_is_another_and_a_line_says_so(colors):
+def test_without_its_profile_a_picture_is_another_and_a_line_says_so(colors, tmp_path, capsys):
+    line = "without its colour profile the picture shows other colours"
     source = png(rounded(colors), (CICP, bytes([12, 13, 0, 1])))
     picture = load_picture(source, strip=True)
-    assert picture.notes == ("without its colour profile the picture shows other colours",)
+    assert picture.notes == (line,)
     assert load_picture(png(rounded(colors), gamma(0.45455)), strip=True).notes == ()
+    kept, out = tmp_path / "a.prc", str(tmp_path / "a.png")
+    kept.write_bytes(prancimg.encode(source, effort=1, quality=10))
+    assert main(["decode", str(kept), out, "--strip"]) == 0 and capsys.readouterr().err == f"{out}: {line}\n"
+    assert load_picture(out).metadata.icc == b""
