@@ -18,6 +18,8 @@ from torch.nn.functional import avg_pool2d
 
 from prancimg.decoding.decoder import Model
 from prancimg.errors import PrancImgError
+from prancimg.fit.loss import learning_rate
+from prancimg.fit.ops.rate import laplace_bits
 from prancimg.fit.soap import Soap
 from prancimg.format.bitstream import STEPS, step_size
 from prancimg.network.basis import column_norm
@@ -26,14 +28,14 @@ from prancimg.pranc.products import expand_block, implementation
 
 BATCH = 6144
 """Pixels a step."""
-RATE = 0.04
+LEARNING_RATE = 0.04
 """Learning rate, in units of each tensor."""
-HARD = 0.8
+ROUNDED_FROM = 0.8
 """The share of the steps after which coefficients are rounded instead of blurred by noise."""
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedSiren:
     """A fit before its coefficients are rounded."""
 
     alpha: list[np.ndarray]
@@ -51,7 +53,7 @@ def fit_siren(
     iterations: int,
     device: torch.device,
     progress: Callable[[float], None] | None = None,
-) -> Fitted:
+) -> FittedSiren:
     """Fit ``counts[t]`` coefficients of every tensor t to a picture (H, W, 3) uint8, to take ``bits`` bits together."""
     siren, shapes = model.siren, model.siren.shapes
     names = list(shapes)
@@ -73,12 +75,12 @@ def fit_siren(
     log_step = torch.full((len(names),), math.log(0.02), device=device)
     log_spread = torch.full((len(names),), 1.0 if 3 * sum(counts) < bits else 0.0, device=device)
     owner = torch.repeat_interleave(torch.tensor(counts)).to(device)
-    soap, table_soap, lmbda = Soap(len(names)), Soap(2, beta2=0.95), _Lmbda(bits, iterations)
+    soap, table_soap, lmbda = Soap(len(names)), Soap(2, beta2=0.95), _SteeredLmbda(bits, iterations)
     generator = torch.Generator(device).manual_seed(0)
     error_mean, hard = 0.0, False
     for i in range(iterations):
         done = i / iterations
-        if not hard and done >= HARD:
+        if not hard and done >= ROUNDED_FROM:
             hard = True
             log_step = torch.from_numpy(_CODES[_nearest(log_step, scale)] - scale).to(log_step)
         flat = torch.cat(a).requires_grad_()
@@ -101,7 +103,7 @@ def fit_siren(
         lmbda.follow(spent.item(), done)
         with torch.no_grad():
             assert flat.grad is not None and table.grad is not None
-            rate = RATE * min(1.0, i / 30) * (0.49 * (1 + math.cos(math.pi * done)) + 0.02)
+            rate = LEARNING_RATE * min(1.0, i / 30) * learning_rate(done)
             # The gradient in weight space, as far as the basis reaches; its direction, pulled back.
             gradients = [offsets(t, g) for t, g in enumerate(torch.split(flat.grad, list(counts)))]
             for t, direction in enumerate(soap.directions(gradients)):
@@ -117,10 +119,10 @@ def fit_siren(
             progress((i + 1) / iterations)
     codes = _nearest(log_step, scale)
     alpha = [x.cpu().numpy() / math.exp(_CODES[code] - s) for x, code, s in zip(a, codes, scale, strict=True)]
-    return Fitted(alpha, codes.tolist())
+    return FittedSiren(alpha, codes.tolist())
 
 
-class _Lmbda:
+class _SteeredLmbda:
     """λ, steered so that the bits spent come to those asked for."""
 
     def __init__(self, bits: float, iterations: int) -> None:
@@ -164,12 +166,3 @@ def _nearest(log_step: Tensor, scale: np.ndarray) -> np.ndarray:
     """The step code nearest to each step in units."""
     codes: np.ndarray = np.abs((log_step.cpu().numpy() + scale)[:, None] - _CODES).argmin(1)
     return codes
-
-
-def laplace_bits(q: Tensor, spread: Tensor) -> Tensor:
-    """Bits of (noisy) values under a Laplace distribution of mean absolute deviation ``spread``,
-    integrated over q ± 1/2."""
-    size = q.abs()
-    outside = torch.exp(-(size - 0.5).clamp(min=0) / spread) * (1 - torch.exp(-1 / spread)) * 0.5
-    inside = 1 - 0.5 * (torch.exp(-(0.5 - size).clamp(min=0) / spread) + torch.exp(-(0.5 + size) / spread))
-    return -torch.log2(torch.where(size < 0.5, inside, outside) + 1e-9)

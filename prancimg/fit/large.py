@@ -40,11 +40,11 @@ LARGE = 1 << 22
 """Pixels up to which a picture is fitted at once."""
 CORE, BACK, AHEAD = 1024, 64, 128
 """Pixels a side of a window: its core at most, what it sees of the windows before, and of those to come."""
-_GRAIN = 64
+_ALIGNMENT = 64
 """Windows begin where the samples of all levels do."""
 _SHEET, _TILES = 512, 4
 """The contact sheet: tiles of so many pixels a side, so many."""
-_MOST = 0.498
+_MAX_REST = 0.498
 """What rounding takes off at most; a little less than a half, so that it stays what it was in float16."""
 _SLOPE = -0.8
 """About how the logarithm of the bits follows that of λ."""
@@ -71,7 +71,7 @@ def windows(height: int, width: int) -> Iterator[Window]:
 def _spans(size: int) -> list[tuple[int, int]]:
     """About equal parts of a side, of at most about ``CORE`` pixels."""
     count = -(-size // CORE)
-    ends = [_GRAIN * round(size * i / count / _GRAIN) for i in range(count)] + [size]
+    ends = [_ALIGNMENT * round(size * i / count / _ALIGNMENT) for i in range(count)] + [size]
     return list(itertools.pairwise(ends))
 
 
@@ -108,7 +108,7 @@ class _Field:
         """What was rounded off."""
         self.ranks = {key: np.full(size, np.inf, np.float32) for key, size in sizes.items()}
         """When each is to be given up, from 0 to 1 in its window; infinite: never."""
-        self.held = {key: np.zeros(size, bool) for key, size in sizes.items()}
+        self.decided = {key: np.zeros(size, bool) for key, size in sizes.items()}
 
     def part(self, key: tuple[int, int], box: Box) -> tuple[slice, slice]:
         """Where a window lies in a grid."""
@@ -128,7 +128,7 @@ class _Field:
         for grid in pyramid.grids:
             key, part = grid.key, self.part(grid.key, place.box)
             whole = np.rint(found[key]).astype(np.int32)
-            new = ~self.held[key][part]
+            new = ~self.decided[key][part]
             for axis, end in enumerate(place.core):
                 beyond = -(-end >> grid.level) + 1 - part[axis].start
                 np.moveaxis(new, axis, 0)[beyond:] = False
@@ -137,8 +137,8 @@ class _Field:
             bits += range_coder.conditional_cost(whole[new], mean[flat], table[flat])
             done[key] = whole
             self.q[key][part][new], self.ranks[key][part][new] = whole[new], ranks[key][new]
-            self.rest[key][part][new] = (found[key] - whole)[new].clip(-_MOST, _MOST)
-            self.held[key][part][new] = True
+            self.rest[key][part][new] = (found[key] - whole)[new].clip(-_MAX_REST, _MAX_REST)
+            self.decided[key][part][new] = True
         return bits
 
     def window(self, box: Box) -> Pyramid:
@@ -264,7 +264,7 @@ def _fit_window(
         parts = [grids[grid.key][field.part(grid.key, place.box)].ravel() for grid in pyramid.grids]
         return torch.from_numpy(np.concatenate(parts)).to(device)
 
-    known, free = packed(field.q).to(torch.float32), ~packed(field.held)
+    known, free = packed(field.q).to(torch.float32), ~packed(field.decided)
     objective = WindowRateDistortion(pixels, pyramid, known, free, setup.masking)
     weights = {name: torch.from_numpy(tensor).to(device) for name, tensor in network.items()}
     step, r = grid_step(header.step), relative_rate(header.rate)
@@ -272,7 +272,7 @@ def _fit_window(
         seen = window(header.pyramid, field.q, network, step, place.box)
         objective.beyond = torch.from_numpy(np.array(seen)).to(device) - objective.field(known, weights, step)
         y = torch.where(free, initial_grids(objective, weights, header), known)
-    adam, each = GridAdam(y.requires_grad_()), lmbda / pixels[0].numel()
+    adam, lmbda_per_bit = GridAdam(y.requires_grad_()), lmbda / pixels[0].numel()
     threads = AdaptiveThreads()
     for i in range(steps):
         with threads.step(i):
@@ -280,7 +280,7 @@ def _fit_window(
             if i % OPTIMISATION.refresh_active_every == 0:
                 active = objective.active(y, weights)
             loss = objective.distortion(q, weights, step, r)
-            loss = loss + each * objective.bits(q, squash(q), weights, r, setup.rate_weights, active)
+            loss = loss + lmbda_per_bit * objective.bits(q, squash(q), weights, r, setup.rate_weights, active)
             if not math.isfinite(loss.item()):
                 raise PrancImgError("the fit diverged")
             loss.backward()  # type: ignore[no-untyped-call]
@@ -289,7 +289,7 @@ def _fit_window(
     whole = y.round()
     ranks = torch.full_like(whole, math.inf)
     if trimmed:
-        order = rdoq_order(objective, whole, weights, step, r, setup.rate_weights, each, 4)
+        order = rdoq_order(objective, whole, weights, step, r, setup.rate_weights, lmbda_per_bit, 4)
         ranks[torch.from_numpy(order).to(device)] = torch.linspace(0, 1, len(order), device=device)
     found, when = ({key: part.cpu().numpy() for key, part in pyramid.split(some).items()} for some in (y, ranks))
     return found, when

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from prancimg.decoding.decoder import Model
-from prancimg.fit.fit_siren import laplace_bits
+from prancimg.fit.ops.rate import laplace_bits
 from prancimg.fit.soap import Soap
 from prancimg.format import range_coder
 from prancimg.format.bitstream import Coded, step_size

@@ -9,7 +9,7 @@ import torch
 
 from prancimg.decoding.decoder import decode_array
 from prancimg.errors import PrancImgError
-from prancimg.fit.fit_siren import laplace_bits
+from prancimg.fit.ops.rate import laplace_bits
 from prancimg.fit.siren_encoder import Plan, fit_to_size
 from prancimg.fit.soap import Soap
 from prancimg.format.layout import Kind, Siren

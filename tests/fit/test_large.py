@@ -56,7 +56,7 @@ def test_a_window_sees_exactly_what_the_decided_coefficients_show(scene):
     field = large._Field(header.pyramid)
     for key, q in field.q.items():
         q[:] = rng.integers(-3, 4, q.shape)
-        field.held[key][:] = True
+        field.decided[key][:] = True
     whole = render_field(model.siren, model.theta0, header.pyramid, field.q, grid_step(header.step), header.rate)
     box = (64, 128, 192, 256)
     pyramid = field.window(box)

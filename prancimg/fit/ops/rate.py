@@ -152,3 +152,14 @@ def _padded_network(net: Sequence[np.ndarray]) -> list[np.ndarray]:
         np.pad(c, columns),
         c0.copy(),
     ]
+
+
+def laplace_bits(q: Tensor, spread: Tensor) -> Tensor:
+    """Bits of (noisy) values under Laplace distributions of mean absolute deviation ``spread``, over q ± 1/2.
+
+    For the coefficients of networks; those of the field go through :func:`field_bits`.
+    """
+    size = q.abs()
+    outside = torch.exp(-(size - 0.5).clamp(min=0) / spread) * (1 - torch.exp(-1 / spread)) * 0.5
+    inside = 1 - 0.5 * (torch.exp(-(0.5 - size).clamp(min=0) / spread) + torch.exp(-(0.5 + size) / spread))
+    return -torch.log2(torch.where(size < 0.5, inside, outside) + 1e-9)
