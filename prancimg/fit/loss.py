@@ -26,7 +26,7 @@ class RateDistortion:
     """A picture with its pyramid, and the two terms of the loss D + λ R as functions of the coefficients.
 
     Coefficients are packed: a vector of all grids one after the other. ``weights`` are all tensors of the networks,
-    ``step`` is the quantiser's step of level 0, ``r`` the rate that the networks are told
+    ``step`` is the grids' quantiser step, ``r`` the rate that the networks are told
     (:func:`prancimg.fit.setup.relative_rate`).
     """
 
