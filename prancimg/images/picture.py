@@ -63,7 +63,7 @@ def load_picture(image: ImageLike, *, orient: bool = True, strip: bool = False) 
         raise PrancImgError(str(error)) from error
     except PrancImgError:
         raise
-    except (SyntaxError, ValueError, LookupError, EOFError, struct.error, zlib.error) as error:
+    except (SyntaxError, ValueError, LookupError, EOFError, RuntimeError, struct.error, zlib.error) as error:
         raise PrancImgError(f"the image is broken: {error}") from error  # all of them Pillow's words for that
     except MemoryError as error:
         raise PrancImgError("there is not enough memory to read the image") from error

@@ -51,6 +51,14 @@ def test_avif_and_jpeg_2000_keep_all_bits(kind, bits, channels):
             assert np.abs(picture.alpha / 257 - whole[:, :, -1]).max() < 0.01
 
 
+@pytest.mark.parametrize("bits", [8, 10])
+def test_avif_whose_picture_is_broken_is_refused(bits):
+    data = coded("avif", ramps(3, bits), bits)
+    at = data.index(b"mdat") + 4
+    with pytest.raises(PrancImgError, match="the image is broken"):
+        load_picture(data[:at] + b"\xff" * (len(data) - at))
+
+
 @pytest.mark.parametrize("kind", ["avif", "jp2", "j2k"])
 def test_eight_bits_are_no_more(kind):
     picture = load_picture(coded(kind, ramps(3, 8), 8))
