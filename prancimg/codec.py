@@ -45,7 +45,7 @@ def encode(
     orient: bool = True,
     strip: bool = False,
     icc_profile: bytes | None = None,
-    exif: bytes | None = None,
+    exif: bytes | Image.Exif | None = None,
     xmp: bytes | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> bytes:
@@ -54,9 +54,10 @@ def encode(
     At most one of ``bpp``, ``size``, ``quality`` and ``psnr`` may be given; without any, ``quality`` is 50.
 
     Args:
-        image: a path, an open file or its bytes, a Pillow image, or a uint8 or uint16 array (H, W), (H, W, 3) or
-            (H, W, 4). Grey stays grey, transparency stays, palettes and CMYK become RGB; 16 bits a sample are used
-            where they can be read (arrays, grey and PPM always, PNG, TIFF, AVIF and JPEG 2000 with the extra ``deep``).
+        image: a path, an open file or its bytes, a Pillow image, or an array (H, W) or (H, W, channels) of bool, uint8
+            or uint16: grey, grey and alpha, RGB, or RGBA. Grey stays grey, transparency stays, palettes and CMYK
+            become RGB; 16 bits a sample are used where they can be read (arrays, grey and PPM always, PNG, TIFF, AVIF
+            and JPEG 2000 with the extra ``deep``).
         bpp: bits per pixel of the whole file: never more, and at least 97 % of it where the picture can use them.
         size: bytes of the whole file, likewise.
         quality: 0 (smallest) to 100, in even steps of the logarithm of λ, what a bit may cost.
@@ -78,17 +79,27 @@ def encode(
         OSError: a file that cannot be read.
     """
     picture = load_picture(image, orient=orient, strip=strip)
-    meant = profile.space_of(icc_profile or b"")
+    given: dict[str, bytes | Image.Exif | None] = {"icc": icc_profile, "exif": exif, "xmp": xmp}
+    words = {name: _raw(name, data) for name, data in given.items() if data is not None}
+    meant = profile.space_of(words.get("icc", b""))
     if meant not in ("", "GRAY" if picture.samples.grey else "RGB"):
         raise PrancImgError(f"the profile is for {meant}, the pixels are {'grey' if picture.samples.grey else 'RGB'}")
-    given = {"icc": icc_profile, "exif": exif and exif.removeprefix(b"Exif\0\0"), "xmp": xmp}
-    metadata = replace(picture.metadata, **{name: data for name, data in given.items() if data is not None})
+    metadata = replace(picture.metadata, **words)
     return encode_picture(
         replace(picture, metadata=metadata),
         {"bpp": bpp, "size": size, "quality": quality, "psnr": psnr},
         {"model": model, "effort": effort, "seed": seed, "device": device, "tune": tune},
         progress,
     )
+
+
+def _raw(name: str, data: bytes | Image.Exif) -> bytes:
+    """Metadata as they are given."""
+    if isinstance(data, Image.Exif) and name == "exif":
+        data = data.tobytes() if len(data) else b""
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise PrancImgError(f"the {name.upper()} to carry is {type(data).__name__}, not bytes")
+    return bytes(data).removeprefix(b"Exif\0\0" if name == "exif" else b"")
 
 
 def encode_picture(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 
 class PrancImgError(ValueError):
@@ -20,3 +22,22 @@ def enough_memory(extent: str) -> Iterator[None]:
         yield
     except MemoryError as error:
         raise PrancImgError(f"there is not enough memory to decode a picture of {extent} pixels") from error
+
+
+def whole_number(name: str, value: Any) -> int:
+    """An integer of any kind, NumPy's too, as Python's own."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise PrancImgError(f"{name} {value!r:.60} is not a whole number") from None
+
+
+def whole_numbers(name: str, values: Iterable[Any], count: int) -> list[int]:
+    """So many of them."""
+    try:
+        numbers = [operator.index(value) for value in values]
+    except TypeError:
+        numbers = []
+    if len(numbers) != count:
+        raise PrancImgError(f"{name} {values!r:.60} is not {count} whole numbers")
+    return numbers

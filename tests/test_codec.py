@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import os
 import struct
 import zlib
 
@@ -14,6 +15,7 @@ import prancimg
 from prancimg import PrancImgError
 from prancimg.codec import load_image
 from prancimg.format import bitstream
+from prancimg.images.picture import load_picture
 
 
 def encode(image, **options):
@@ -174,7 +176,10 @@ def test_exif_orientation_is_applied():
     ("image", "message"),
     [
         (np.zeros((0, 5, 3), np.uint8), "shape"),
-        (np.zeros((5, 5, 2), np.uint8), "shape"),
+        (np.zeros((5, 5, 5), np.uint8), "shape"),
+        (np.zeros((1, 5, 5, 3), np.uint8), "shape"),
+        (Image.new("L", (0, 5)), "no pixels: 0 x 5"),
+        (Image.new("I", (5, 0)), "no pixels: 5 x 0"),
         (np.zeros((5, 5, 3)), "float64"),
         (io.BytesIO(b"not an image"), "not an image"),
         (io.BytesIO(b""), "not an image"),
@@ -183,6 +188,100 @@ def test_exif_orientation_is_applied():
 def test_what_is_not_a_picture_is_refused(image, message):
     with pytest.raises(PrancImgError, match=message):
         load_image(image)
+
+
+GREY_8 = np.arange(48, dtype=np.uint8).reshape(6, 8)
+DEEP = GREY_8.astype(np.uint16) * 900
+
+
+@pytest.mark.parametrize(
+    ("array", "same"),
+    [
+        (DEEP.astype(">u2"), DEEP.astype("<u2")),
+        (GREY_8[:, :, None], GREY_8),
+        (GREY_8 > 20, np.where(GREY_8 > 20, 255, 0).astype(np.uint8)),
+        (np.dstack([GREY_8, 255 - GREY_8]), Image.fromarray(np.dstack([GREY_8, 255 - GREY_8]), "LA")),
+        (np.dstack([DEEP] * 4).astype(">u2"), np.dstack([DEEP] * 4)),
+        (GREY_8[::-1, ::-1].copy()[::-1, ::-1], GREY_8),
+    ],
+    ids=["the other byte order", "one channel", "bool", "grey and alpha", "RGBA of the other byte order", "views"],
+)
+@pytest.mark.filterwarnings("ignore:'mode' parameter")
+def test_arrays_that_mean_the_same_picture(array, same):
+    found, expected = load_picture(array), load_picture(same)
+    assert found.samples == expected.samples and np.array_equal(found.colors, expected.colors)
+    assert (found.alpha is None) == (expected.alpha is None)
+    assert found.alpha is None or np.array_equal(found.alpha, expected.alpha)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "gif", "jpg", "bmp", "webp"])
+def test_an_image_that_was_closed_is_read_if_it_was_loaded(tmp_path, ending):
+    path = tmp_path / f"a.{ending}"
+    Image.fromarray(GREY_8).save(path)
+    with Image.open(path) as loaded:
+        loaded.load()
+    assert load_picture(loaded).colors.shape == (6, 8, 3)
+    with Image.open(path) as closed:
+        pass
+    file = path.open("rb")
+    without_file = Image.open(file)
+    file.close()
+    for image in (closed, without_file) if ending != "webp" else (closed,):  # which Pillow reads at once
+        with pytest.raises(PrancImgError, match="closed before it was read"):
+            load_picture(image)
+
+
+def test_files_are_found_by_any_name_and_closed_ones_are_our_error(tmp_path, file, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.prc").write_bytes(file)
+    (tmp_path / "a.png").write_bytes(as_png(Image.fromarray(GREY_8)).getvalue())
+    entries = {entry.name: entry for entry in os.scandir(b".")}  # paths of bytes
+    assert prancimg.info(entries[b"a.prc"]) == prancimg.info("a.prc")
+    assert np.array_equal(load_picture(entries[b"a.png"]).colors[:, :, 0], GREY_8)
+    closed = (tmp_path / "a.prc").open("rb")
+    closed.close()
+    with (tmp_path / "new").open("wb") as to_write:
+        for read in (prancimg.info, prancimg.open, prancimg.decode, load_picture):
+            for opened in (closed, to_write):
+                with pytest.raises(PrancImgError, match="the open file cannot be read"):
+                    read(opened)
+            with pytest.raises(PrancImgError, match="cannot be the name of a file"):
+                read("a\0b")
+            with pytest.raises(FileNotFoundError):
+                read("")
+
+
+def test_encode_leaves_its_argument_as_it_was(tmp_path):
+    """The tags of a TIFF file above all: those that say how it is stored are not carried on."""
+    image = Image.fromarray(GREY_8)
+    exif = image.getexif()
+    exif[0x010F] = "Camera"
+    image.save(tmp_path / "a.tif", exif=exif)
+    image.save(tmp_path / "a.png", exif=exif)
+    for name in ("a.tif", "a.png"):
+        with Image.open(tmp_path / name) as opened:
+            opened.load()
+            tags, info = dict(opened.getexif()), dict(opened.info)
+            carried = load_picture(opened).metadata.exif
+            assert load_picture(opened).metadata.exif == carried and carried
+            assert dict(opened.getexif()) == tags != {} and dict(opened.info) == info
+        found = Image.Exif()
+        found.load(b"Exif\0\0" + carried)
+        assert found[0x010F] == "Camera" and 256 not in found
+    array = np.dstack([GREY_8] * 4)
+    before = array.copy()
+    load_picture(array)
+    assert np.array_equal(array, before)
+
+
+def test_exif_as_pillow_has_it(photo):
+    exif = Image.Exif()
+    exif[0x010F] = "Camera"
+    small = photo[:8, :8]
+    assert (
+        encode(small, exif=exif) == encode(small, exif=exif.tobytes()) == encode(small, exif=memoryview(exif.tobytes()))
+    )
+    assert encode(small, exif=Image.Exif()) == encode(small)
 
 
 def test_a_broken_image_is_refused(photo):
@@ -217,6 +316,15 @@ def test_whatever_pillow_says_of_a_broken_image_is_our_error(monkeypatch, error)
         ({"effort": 10}, "effort 10"),
         ({"model": "jpeg"}, "jpeg"),
         ({"seed": -1}, "seed -1"),
+        ({"seed": 1.5}, "seed 1.5 is not a whole number"),
+        ({"seed": "1"}, "seed '1' is not a whole number"),
+        ({"bpp": "1"}, "bpp '1' is not a number"),
+        ({"size": [1]}, r"size \[1\] is not a number"),
+        ({"quality": {}}, "quality {} is not a number"),
+        ({"psnr": 3j}, "psnr 3j is not a number"),
+        ({"icc_profile": "text"}, "the ICC to carry is str, not bytes"),
+        ({"exif": 1}, "the EXIF to carry is int, not bytes"),
+        ({"xmp": Image.Exif()}, "the XMP to carry is Exif, not bytes"),
         ({"device": "tpu"}, "tpu"),
         ({"tune": "vmaf"}, "vmaf"),
         ({"size": 20}, "lowest possible is"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
 import json
 import os
@@ -54,21 +55,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 warnings.simplefilter("ignore")  # of libraries, to programmers
             _COMMANDS[options.command](options)
         if sys.stdout:
-            sys.stdout.flush()
+            with files.writing_to_standard_output():
+                sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output is gone: nobody is left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         return 1
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except PrancImgError as error:
         return _fail(str(error))
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+        if error.filename == files.STANDARD_OUTPUT and sys.stdout:
+            _write_no_more()
+        named = f"{error.filename or repr(error.filename)}: " if error.filename is not None else ""
+        return _fail(named + (error.strerror or str(error)))
     except MemoryError:
         return _fail("not enough memory")
     except Exception as error:  # a defect, still told in one line
         return _fail(f"internal error, please report it: {type(error).__name__}: {error}".replace("\n", " "))
     return 0
+
+
+def _write_no_more() -> None:
+    """What is left of our output goes nowhere, instead of failing again when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _plain(arguments: Sequence[str]) -> list[str]:
@@ -119,8 +129,8 @@ def _decode(options: argparse.Namespace) -> None:
     kind = format_of(options.format) if options.format else None
     output = options.output
     if output is None:
-        ending = f".{options.format.lower().removeprefix('.')}" if options.format else ".png"
-        output = files.PIPE if options.input == files.PIPE else str(Path(options.input).with_suffix(ending))
+        ending, kind = (f".{options.format.lower().removeprefix('.')}", kind) if options.format else (".png", "PNG")
+        output = files.PIPE if options.input == files.PIPE else os.path.splitext(options.input)[0] + ending  # noqa: PTH122
     files.check_writable(output, options.input)
     if options.output is None and output != files.PIPE and Path(output).exists() and not options.force:
         raise PrancImgError(f"{output} is there already; name the output, or replace it with --force")
@@ -198,6 +208,9 @@ def report(facts: Mapping[str, Any]) -> list[str]:
 def _batch(options: argparse.Namespace) -> None:
     from prancimg.apps import batch
 
+    for name in (options.input, options.output):
+        if not name:  # which Path takes for the folder
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
     how = {name: getattr(options, name) for name in _HOW}
     target = {name: getattr(options, name) for name in _TARGET}
     plan = batch.plan(
@@ -282,8 +295,9 @@ def _note(options: argparse.Namespace, name: str, notes: Sequence[str]) -> None:
 
 def _print(text: str) -> None:
     if not sys.stdout:
-        raise files.closed("standard output")
-    print(text)
+        raise files.closed(files.STANDARD_OUTPUT)
+    with files.writing_to_standard_output():
+        print(text)
 
 
 def _say(text: str) -> None:

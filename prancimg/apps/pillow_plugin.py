@@ -58,9 +58,12 @@ def register_pillow_plugin() -> None:
 
     ``save`` takes all options of :func:`prancimg.encode`. Like Pillow's other writers it keeps the image's colour
     profile and XMP, writes EXIF only if it is given, does not turn the picture, and ignores options of other formats.
+    Pillow empties an old file before it asks for the new one, so a ``save`` that fails leaves nothing of it:
+    ``Path(name).write_bytes(prancimg.encode(image))`` is the safe way.
     """
     Image.register_open(FORMAT, PrcImageFile, lambda prefix: prefix.startswith(SIGNATURE))
     Image.register_save(FORMAT, _save)
+    Image.register_save_all(FORMAT, _save_all)
     Image.register_extension(FORMAT, EXTENSION)
     Image.register_mime(FORMAT, MIME)
 
@@ -77,3 +80,10 @@ def _save(image: Image.Image, file: IO[bytes], filename: str | bytes | os.PathLi
         file.write(encode(image, **options | {"orient": False, "exif": exif}))
     except TypeError as error:
         raise PrancImgError(f"cannot write the image as .prc: {error}") from error
+
+
+def _save_all(image: Image.Image, file: IO[bytes], filename: str | bytes | os.PathLike[str]) -> None:
+    frames = [image, *image.encoderinfo.get("append_images", ())]
+    if (count := sum(getattr(frame, "n_frames", 1) for frame in frames)) > 1:
+        raise PrancImgError(f"a .prc file holds one picture, not {count}: save them one by one")
+    _save(image, file, filename)

@@ -11,7 +11,7 @@ from PIL import Image
 from prancimg.decoding import decoder
 from prancimg.decoding.decoder import Model
 from prancimg.decoding.view import Renderer
-from prancimg.errors import PrancImgError, enough_memory
+from prancimg.errors import PrancImgError, enough_memory, whole_number, whole_numbers
 from prancimg.format import bitstream, files
 from prancimg.format.bitstream import MAX_PIXELS
 from prancimg.format.extras import MARGIN, OPAQUE, Alpha, Extras
@@ -48,6 +48,14 @@ class LazyImage:
         self._lock = Lock()
         self._renderers: dict[int, Renderer] = {}
         self._alpha: np.ndarray | LazyImage | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled and copied: the file's parts. The copy decodes for itself."""
+        return self.__dict__ | {"_lock": None, "_renderers": {}, "_alpha": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = Lock()
 
     @property
     def width(self) -> int:
@@ -120,17 +128,20 @@ class LazyImage:
         depth: int | None = None,
     ) -> np.ndarray:
         """The samples that :meth:`render` shows: (height, width, 1 to 4), uint8 or for a ``depth`` of 16 uint16."""
+        level = whole_number("level", level)
         if not 0 <= level < MAX_LEVELS:
             raise PrancImgError(f"level {level} is not between 0 and {MAX_LEVELS - 1}")
         depth = self.depth if depth is None else depth
         if depth not in (8, 16):
             raise PrancImgError(f"a depth of {depth} bits is not 8 or 16")
-        x, y, width, height = (0, 0, *self.size) if region is None else region
+        x, y, width, height = (0, 0, *self.size) if region is None else whole_numbers("the region", region, 4)
         if min(x, y) < 0 or min(width, height) < 1 or x + width > self.width or y + height > self.height:
             raise PrancImgError(
                 f"the region {x},{y},{width},{height} is not within {self.width} x {self.height} pixels"
             )
-        columns, rows = (-(-width >> level), -(-height >> level)) if size is None else size
+        columns, rows = -(-width >> level), -(-height >> level)
+        if size is not None:
+            columns, rows = whole_numbers("the size", size, 2)
         if min(columns, rows) < 1 or (self._max_pixels is not None and columns * rows > self._max_pixels):
             raise PrancImgError(f"a size of {columns} x {rows} pixels is out of range (limit: {self._max_pixels})")
         with enough_memory(f"{self.width} x {self.height}"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from prancimg.errors import PrancImgError
+from prancimg.errors import PrancImgError, whole_number
 from prancimg.fit.field_encoder import FieldSearch
 from prancimg.fit.search import Progress, Search
 from prancimg.fit.setup import TUNES
@@ -29,6 +30,9 @@ class Target:
         given = [name for name in ("bpp", "size", "quality", "psnr") if getattr(self, name) is not None]
         if len(given) > 1:
             raise PrancImgError(f"only one of {' and '.join(given)} can be asked for")
+        for name in given:
+            if not isinstance(getattr(self, name), numbers.Real):
+                raise PrancImgError(f"{name} {getattr(self, name)!r:.60} is not a number")
         for name, top in (("bpp", 1e6), ("size", 2**53), ("psnr", 100)):
             value = getattr(self, name)
             if value is not None and not 0 < value <= top:
@@ -54,6 +58,8 @@ class Options:
             raise PrancImgError(f"cannot tune for {self.tune!r} ({', '.join(TUNES)})")
         if self.effort not in range(1, 10):
             raise PrancImgError(f"effort {self.effort} is not a whole number from 1 to 9")
+        if self.seed is not None:
+            object.__setattr__(self, "seed", whole_number("seed", self.seed))
         if self.seed is not None and not 0 <= self.seed < 1 << 32:
             raise PrancImgError(f"seed {self.seed} is not between 0 and 2**32-1")
         if self.device not in ("auto", "cpu", "cuda"):

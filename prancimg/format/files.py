@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeGuard
 
@@ -14,7 +15,7 @@ from prancimg.errors import PrancImgError
 from prancimg.format.bitstream import MAX_FILE, SIGNATURE
 
 DataLike = bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO
-PIPE = "-"
+PIPE, STANDARD_OUTPUT = "-", "standard output"
 
 
 def read(name: str | os.PathLike[str]) -> bytes:
@@ -39,8 +40,11 @@ def is_binary(source: object) -> TypeGuard[BinaryIO]:
 def _at_most(file: BinaryIO, size: int) -> bytes:
     """So many bytes, or all there are: a pipe without a buffer gives them bit by bit."""
     data = bytearray()
-    while len(data) < size and (part := file.read(size - len(data))):
-        data += part
+    try:
+        while len(data) < size and (part := file.read(size - len(data))):
+            data += part
+    except (ValueError, TypeError) as error:  # closed, not open for reading, not of bytes
+        raise PrancImgError(f"the open file cannot be read: {error}") from error
     return bytes(data)
 
 
@@ -50,12 +54,29 @@ def read_prc(name: str | os.PathLike[str], signature: bytes = SIGNATURE) -> byte
         return _beginning(file, signature)
 
 
-def _opened(name: str | os.PathLike[str]) -> contextlib.AbstractContextManager[BinaryIO]:
-    if name != PIPE:
-        return Path(name).open("rb")
-    if sys.stdin is None:
+@contextlib.contextmanager
+def _opened(name: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file, or standard input; what goes wrong with it has its name."""
+    if name == PIPE and sys.stdin is None:
         raise closed("standard input")
-    return contextlib.nullcontext(sys.stdin.buffer)
+    try:
+        with contextlib.nullcontext(sys.stdin.buffer) if name == PIPE else open(os.fsdecode(name), "rb") as file:  # noqa: PTH123
+            yield file
+    except PrancImgError:
+        raise
+    except ValueError as error:
+        raise PrancImgError(f"{name!r} cannot be the name of a file: {error}") from error
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard input" if name == PIPE else os.fsdecode(name)) from error
+
+
+@contextlib.contextmanager
+def writing_to_standard_output() -> Iterator[None]:
+    """Give errors its name."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, STANDARD_OUTPUT) from error
 
 
 def closed(stream: str) -> OSError:
@@ -83,13 +104,15 @@ def write(name: str, data: bytes) -> None:
     """Write all of a file or nothing: a new file that takes its place at the end."""
     check_writable(name)
     if name == PIPE:
-        sys.stdout.buffer.write(data)
+        with writing_to_standard_output():
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
         return
     path = Path(os.path.realpath(name))  # a link stays a link
-    if path.exists() and not path.is_file():
-        path.write_bytes(data)  # a device or a named pipe cannot be replaced
-        return
     try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)  # a device or a named pipe cannot be replaced
+            return
         _replace(path, data, path.stat().st_mode & 0o777 if path.exists() else None)
     except OSError as error:
         raise OSError(error.errno, error.strerror, name) from error
@@ -127,11 +150,13 @@ def check_writable(name: str, *sources: str) -> None:
     """Fail before the work, not after it; also if the output would take the place of one of the ``sources``."""
     if name == PIPE:
         if sys.stdout is None:
-            raise closed("standard output")
+            raise closed(STANDARD_OUTPUT)
         if sys.stdout.isatty():
             raise PrancImgError("will not write binary data to a terminal; name a file or use a pipe")
         return
     path = Path(os.path.realpath(name))
+    if not name:  # which Path takes for the folder
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), name)
     if path.is_dir():
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), name)
     if path.exists() and not os.access(path, os.W_OK):  # it could be replaced, but somebody protected it

@@ -11,6 +11,7 @@ from prancimg.errors import PrancImgError
 from prancimg.images import boxes
 
 BITS, PHOTOMETRIC, WHITE_IS_ZERO, RGB = 258, 262, 0, 2
+SAMPLE_FORMAT, SIGNED = 339, 2
 PREMULTIPLIED, PLAIN_ALPHA = 1, 2
 """What a TIFF file says of a further channel."""
 _PLAIN_SPACES = (0, 16, 17)

@@ -54,6 +54,16 @@ def upright(raw: bytes) -> bytes:
     return bytes(changed)
 
 
+def says_nothing(raw: bytes) -> bool:
+    """Whether there is no tag but, perhaps, an orientation of 1."""
+    try:
+        order, _, tags, after = _directory(raw)
+        (second,) = struct.unpack_from(order + "I", raw, after)
+        return not second and tags.keys() <= {ORIENTATION} and all(_number(raw, order, at) == 1 for at in tags.values())
+    except struct.error:
+        return False
+
+
 def without_thumbnail(raw: bytes) -> tuple[bytes, int]:
     """Without the small copy of the picture, and how many bytes that had: it is large, and shows another picture."""
     try:

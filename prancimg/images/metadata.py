@@ -38,9 +38,13 @@ def metadata_of(image: Image.Image, texts: Sequence[str] = ()) -> tuple[Metadata
     turned = tags.get(ORIENTATION, 1)
     raw = info.get("exif")
     if image.format == "TIFF" or not isinstance(raw, bytes):
-        for tag in STORAGE & tags.keys():
-            del tags[tag]
-        raw = tags.tobytes() if len(tags) else b""
+        storage = {tag: tags[tag] for tag in STORAGE & tags.keys()}
+        try:
+            for tag in storage:
+                del tags[tag]
+            raw = tags.tobytes() if len(tags) else b""
+        finally:
+            tags.update(storage)  # they are the image's own, which stays as it was
     raw, dropped = exif.without_thumbnail(raw.removeprefix(PREFIX))
     if dropped:
         notes.append(f"a thumbnail of {dropped} bytes in the EXIF is left out")
@@ -96,6 +100,11 @@ def stripped(metadata: Metadata) -> tuple[Metadata, list[str]]:
     """With nothing but an orientation, and in words what that changes."""
     notes = ["without its colour profile the picture shows other colours"] if metadata.icc else []
     return only_orientation(metadata), notes
+
+
+def without_empty_exif(metadata: Metadata) -> Metadata:
+    """Without EXIF that has no tag but, perhaps, an orientation of 1, which goes without saying."""
+    return replace(metadata, exif=b"") if exif.says_nothing(metadata.exif) else metadata
 
 
 def only_orientation(metadata: Metadata) -> Metadata:

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from prancimg.errors import PrancImgError
 from prancimg.format import files
 from prancimg.format.extras import Metadata, Samples
 from prancimg.images import png, profile, space
-from prancimg.images.deep import PHOTOMETRIC, WHITE_IS_ZERO, deep_samples, stretched
-from prancimg.images.metadata import UPRIGHT, metadata_of, stripped, upright
+from prancimg.images.deep import PHOTOMETRIC, SAMPLE_FORMAT, SIGNED, WHITE_IS_ZERO, deep_samples, stretched
+from prancimg.images.metadata import UPRIGHT, metadata_of, stripped, upright, without_empty_exif
 
 ImageLike = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray
 
@@ -40,7 +40,7 @@ def load_picture(image: ImageLike, *, orient: bool = True, strip: bool = False) 
     """A path, the bytes of a file, an open one, a Pillow image or an array, with all that belongs to it.
 
     Args:
-        image: arrays are uint8 or uint16, (H, W), (H, W, 3) or (H, W, 4).
+        image: arrays are bool, uint8 or uint16, (H, W) or (H, W, channels): grey, grey and alpha, RGB, or RGBA.
         orient: turn it upright by its EXIF orientation; otherwise the pixels stay and so does the tag.
         strip: leave out colour profile, EXIF (but for an orientation that was not applied) and XMP.
 
@@ -99,13 +99,17 @@ def _unread(image: Image.Image) -> bytes:
 
 
 def _from_array(array: np.ndarray) -> Picture:
-    if array.dtype not in (np.uint8, np.uint16):
+    if array.dtype == bool:
+        array = array * np.uint8(255)
+    if array.dtype not in (np.uint8, np.uint16, np.dtype(np.uint16).newbyteorder()):
         raise PrancImgError(f"the array holds {array.dtype}, not uint8 or uint16")
-    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        raise PrancImgError(f"an array of shape {array.shape} is not a picture: (H, W), (H, W, 3) or (H, W, 4)")
-    if array.ndim == 2:
-        return _picture(array[:, :, None], None)
-    return _picture(array[:, :, :3], array[:, :, 3] if array.shape[2] == 4 else None)
+    array = array.astype(array.dtype.newbyteorder("="))
+    planes = np.atleast_3d(array)
+    if array.size == 0 or array.ndim not in (2, 3) or planes.shape[2] > 4:
+        raise PrancImgError(f"an array of shape {array.shape} is not a picture: (H, W) or (H, W, 1 to 4)")
+    if planes.shape[2] in (2, 4):
+        return _picture(planes[:, :, :-1], planes[:, :, -1])
+    return _picture(planes, None)
 
 
 def _picture(colors: np.ndarray, alpha: np.ndarray | None, **further: Any) -> Picture:
@@ -146,6 +150,10 @@ def _filled(colors: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def _from_image(image: Image.Image, said: png.Said, orient: bool, strip: bool) -> Picture:
+    if 0 in image.size:
+        raise PrancImgError(f"the image has no pixels: {image.width} x {image.height}")
+    if isinstance(image, ImageFile.ImageFile) and image._im is None and getattr(image.fp, "closed", not image.fp):
+        raise PrancImgError("the image was closed before it was read")
     deep, notes = deep_samples(said.data, image)
     clear = _clear(image)
     color_space, icc = space.of_image(image, said.data, said.cicp)
@@ -153,8 +161,10 @@ def _from_image(image: Image.Image, said: png.Said, orient: bool, strip: bool) -
         image.load()  # which turns a TIFF file upright and puts that into its metadata
     metadata, turned, left_out = metadata_of(image, said.texts)
     icc = b"" if said.cicp else metadata.icc or icc
-    if (frames := getattr(image, "n_frames", 1)) > 1:
-        notes.append(f"only the first of {frames} frames is kept")
+    if (frames := _frames(image)) > 1:
+        notes.append(
+            f"only {'the first' if image.tell() == 0 else f'number {image.tell() + 1}'} of {frames} frames is kept"
+        )
     if deep is not None:
         transparent = deep.shape[2] in (2, 4)
         colors, alpha = (deep[:, :, :-1], deep[:, :, -1]) if transparent else (deep, None)
@@ -181,6 +191,7 @@ def _from_image(image: Image.Image, said: png.Said, orient: bool, strip: bool) -
         metadata = upright(metadata)
     if strip:
         metadata, left_out = stripped(metadata)
+    metadata = without_empty_exif(metadata)
     return _picture(colors, alpha, metadata=metadata, notes=(*notes, *left_out))
 
 
@@ -188,11 +199,21 @@ _MODES = {"P": "palette", "PA": "palette", "1": "black and white"}
 _GREY, _PLAIN, _CONVERTED = ("1", "L", "LA", "La"), ("RGB", "RGBA", "RGBX", "RGBa", "L", "LA", "La"), ("CMYK", "LAB")
 
 
+def _frames(image: Image.Image) -> int:
+    """Of an animation, 1 of all else."""
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except ValueError:
+        if getattr(image, "fp", None) is not None:
+            raise
+        return 1  # it was closed after it was read: there is no other any more
+
+
 def _integers(image: Image.Image, data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
     """Grey of up to 16 bits: samples (H, W, 1) and alpha, uint16."""
     samples = np.asarray(image).astype(np.int64)
     if samples.min() < 0 or samples.max() > 65535:
-        raise PrancImgError("the image has integer samples beyond 16 bits")
+        raise PrancImgError("the image has integer samples outside 0 to 65535, which 16 bits do not hold")
     alpha, clear = None, image.info.get("transparency")
     if isinstance(clear, int):
         alpha = np.where(samples == clear, 0, 65535).astype(np.uint16)
@@ -221,6 +242,10 @@ def _bytes_of_samples(
     mode, notes = image.mode, list[str]()
     if mode == "F":
         raise PrancImgError("the image has floating-point samples; 8 or 16 bits are needed")
+    if SIGNED in getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT, ()) and np.asarray(image).max() > 127:
+        raise PrancImgError("the image has negative samples")  # which Pillow reads as large ones
+    if mode == "La":
+        image = image.convert("LA")
     if mode not in _PLAIN:
         notes.append(f"{_MODES.get(mode, mode)} converted to {'8-bit grey' if mode == '1' else 'RGB'}")
     if mode == "CMYK" and icc:

@@ -312,7 +312,15 @@ def test_odd_metadata_is_no_reason_to_fail_nor_to_talk_much(folder, exif):
         ("decode - x.png <&-", "standard input: it is closed"),
         ("encode - x.prc <&-", "standard input: it is closed"),
         ("info - <&-", "standard input: it is closed"),
-        ("info phöto.prc >/dev/full", "No space left on device"),
+        ("info phöto.prc >/dev/full", "standard output: No space left on device"),
+        ("decode phöto.prc - >/dev/full", "standard output: No space left on device"),
+        ("decode phöto.prc /dev/full --format png", "/dev/full: No space left on device"),
+        ("decode ''", "'': No such file or directory"),
+        ("decode .", ".: Is a directory"),
+        ("encode '' x.prc", "'': No such file or directory"),
+        ("encode phöto.png ''", "'': No such file or directory"),
+        ("batch '' x", "'': No such file or directory"),
+        ("batch phöto.png ''", "'': No such file or directory"),
     ],
 )
 def test_closed_and_full_streams_are_one_line(folder, command, said):

@@ -1,6 +1,8 @@
 """The Pillow plugin, in a process of its own where what Pillow knows matters, and imageio through it."""
 
+import copy
 import io
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -73,6 +75,24 @@ def test_like_other_writers_it_does_not_turn_and_keeps_the_profile(small):
     buffer = io.BytesIO()
     image.save(buffer, "PRC", quality=30, effort=1)
     assert Image.open(buffer).size == small.size and Image.open(buffer).info == {"icc_profile": profile}
+
+
+def test_one_picture_may_be_saved_as_all_and_more_are_refused(small, tmp_path):
+    small.save(tmp_path / "a.prc", save_all=True, quality=30, effort=1)
+    assert prancimg.open(tmp_path / "a.prc").size == small.size
+    with pytest.raises(PrancImgError, match="one picture, not 3"):
+        small.save(tmp_path / "b.prc", save_all=True, append_images=[small, small])
+    assert not (tmp_path / "b.prc").exists()
+
+
+def test_a_file_that_was_opened_can_be_sent_to_other_processes(path):
+    lazy = prancimg.open(path)
+    for _ in range(2):  # before it was decoded, and after
+        for other in (pickle.loads(pickle.dumps(lazy)), copy.copy(lazy), copy.deepcopy(lazy)):
+            assert other.info == lazy.info and np.array_equal(other.array(), lazy.array())
+    assert len(pickle.dumps(lazy)) < 2 * len(path.read_bytes()) + 4000  # not the integers that were decoded
+    with Image.open(path) as image:
+        assert np.array_equal(pickle.loads(pickle.dumps(image)), lazy.array())
 
 
 def test_the_limit_on_pixels_is_pillows(path, monkeypatch):

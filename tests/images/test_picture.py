@@ -95,10 +95,45 @@ def test_animations_and_floats():
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     picture = load_picture(file(frames[0], "GIF", save_all=True, append_images=frames[1:]))
     assert "only the first of 2 frames is kept" in picture.notes and picture.colors[0, 0].tolist() == [255, 0, 0]
+    shown = Image.open(file(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    shown.seek(1)
+    picture = load_picture(shown)
+    assert "only number 2 of 2 frames is kept" in picture.notes and picture.colors[0, 0].tolist() == [0, 0, 255]
     with pytest.raises(PrancImgError, match="floating-point"):
         load_picture(Image.new("F", (2, 2)))
-    with pytest.raises(PrancImgError, match="beyond 16 bits"):
+    with pytest.raises(PrancImgError, match="outside 0 to 65535"):
         load_picture(Image.new("I", (2, 2), 1 << 20))
+
+
+@pytest.mark.parametrize("kind", ["i1", "i2", "<i2", ">i2", "i4"])
+def test_signed_samples_are_taken_while_none_is_negative(kind):
+    samples = np.arange(12, dtype=kind).reshape(3, 4) + np.array(100, kind)
+    picture = load_picture(tiff(samples, "minisblack"))
+    scale = 257 if picture.samples.depth == 16 else 1
+    assert np.allclose(picture.colors[:, :, 0] * scale, samples)
+    with pytest.raises(PrancImgError, match=r"negative samples|outside 0 to 65535"):
+        load_picture(tiff(samples - np.array(101, kind), "minisblack"))
+
+
+def test_premultiplied_alpha_is_divided_out():
+    plain = np.array([[[200, 128], [90, 255], [7, 0]]], np.uint8)
+    image = Image.merge("LA", [Image.fromarray(plane) for plane in plain.transpose(2, 0, 1)])
+    picture = load_picture(image.convert("La"))
+    assert picture.samples.grey and picture.alpha.tolist() == [[128, 255, 0]]
+    assert np.abs(picture.colors[0, :2, 0].astype(int) - [200, 90]).max() <= 1
+
+
+def test_exif_that_says_nothing_is_not_kept():
+    blank, turned = Image.Exif(), Image.Exif()
+    blank[ORIENTATION], turned[ORIENTATION] = 1, 6
+    image = Image.new("RGB", (4, 2))
+    for tags in (blank, turned):
+        for kind in ("JPEG", "PNG"):
+            assert load_picture(file(image, kind, exif=tags)).metadata.exif == b""
+    assert load_picture(file(image, "PNG", exif=blank), orient=False).metadata.exif == b""
+    assert load_picture(file(image, "PNG", exif=turned), orient=False).metadata.exif
+    blank[0x010F] = "Camera"
+    assert load_picture(file(image, "PNG", exif=blank)).metadata.exif
 
 
 def test_a_profile_that_means_srgb_goes_without_saying(small, srgb, icc):
