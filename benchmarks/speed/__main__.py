@@ -4,13 +4,16 @@
     python -m benchmarks.speed step decode --picture PHOTO --out build/speed.json     # some of it; the rest stays
     python -m benchmarks.speed encode --efforts 1 2 3 4 5 --lmbda 1e-3 --picture PHOTO --out build/speed.json
     python -m benchmarks.speed growth --megapixels 0.1 0.4 1.6 6.4 25 --picture PHOTO --out build/speed.json
+    python -m benchmarks.speed layers --effort 2 --picture PHOTO --out build/speed.json
     python -m benchmarks.speed basis --out build/speed.json
     python -m benchmarks.speed training --coefficients 1000 --out build/speed.json    # of LeNet; needs no picture
     python -m benchmarks.speed --plot docs/effort.svg --out build/speed.json          # draws what is there
 
 ``step``: a step of the fit's loss, compiled and in plain torch. ``decode``: whole processes, and the parts of one.
 ``encode``: whole processes by effort, with their loss mse + λ · bpp. ``growth``: processes by picture size, with
-their peak memory; sizes come from the picture, tiled. ``basis``: products with a basis against a stored matrix.
+their peak memory; sizes come from the picture, tiled. ``layers``: processes that encode on two threads of TBB's or of
+OpenMP's, alone and beside as many busy processes as there are cores. ``basis``: products with a basis against a
+stored matrix.
 ``training``: whole steps of a classifier, with a basis made at every step against a stored float32 matrix.
 
 Seconds are those of the processor, the least of several runs where there are several, ``wall`` those of the clock; both
@@ -209,6 +212,25 @@ def growth(picture: np.ndarray, folder: Path, sizes: list[float], effort: int) -
     return rows
 
 
+def layers(picture: np.ndarray, folder: Path, effort: int) -> list[Row]:
+    """Processes that encode on two threads of TBB's or of OpenMP's, alone and beside others."""
+    source, rows = str(folder / "source.png"), list[Row]()
+    Image.fromarray(picture).save(source)
+    made = [*PYTHON, "-m", "prancimg", "encode", source, str(folder / "a.prc"), "--effort", str(effort), "--quiet"]
+    for others in (0, os.cpu_count() or 1):
+        busy = [subprocess.Popen([*PYTHON, "-c", "while True: pass"]) for _ in range(others)]
+        try:
+            for layer in ("omp", "tbb"):
+                chosen = ["env", f"NUMBA_THREADING_LAYER={layer}", "NUMBA_NUM_THREADS=2"]
+                what = f"{layer}, beside {others} busy processes" + " (reference)" * (layer == "omp" and others > 0)
+                rows.append({"what": what, **process([*chosen, *made], 2)})
+        finally:
+            for each in busy:
+                each.kill()
+                each.wait()
+    return ratios(rows)
+
+
 def basis(parameters: int, coefficients: int) -> list[Row]:
     """B α by drawing B against reading a stored float32 matrix, whose product is scaled up from 1,000 of its rows."""
     import torch
@@ -318,7 +340,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "pieces", nargs="*", help="step, decode, encode, growth, basis, training (default: the first three)"
+        "pieces", nargs="*", help="step, decode, encode, growth, layers, basis, training (default: the first three)"
     )
     parser.add_argument("--picture", help="a photo")
     parser.add_argument("--out", required=True, help="JSON; pieces measured before stay in it")
@@ -326,7 +348,7 @@ def main() -> None:
     parser.add_argument("--efforts", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--lmbda", type=float, default=1e-3, help="of a bit a pixel in squared error, 0 to 1")
     parser.add_argument("--megapixels", type=float, nargs="+", default=[0.1, 0.4, 1.6, 6.4, 25])
-    parser.add_argument("--effort", type=int, default=1, help="of growth")
+    parser.add_argument("--effort", type=int, default=1, help="of growth and layers")
     parser.add_argument("--parameters", type=int, default=270_000)
     parser.add_argument("--coefficients", type=int, default=10_000)
     parser.add_argument("--plot", metavar="FILE", help="draw the efforts measured so far, and measure nothing")
@@ -349,6 +371,7 @@ def main() -> None:
                 "decode": lambda p: decode(p, folder, options.bpp),
                 "encode": lambda p: encode(p, folder, options.efforts, options.lmbda),
                 "growth": lambda p: growth(p, folder, options.megapixels, options.effort),
+                "layers": lambda p: layers(p, folder, options.effort),
                 "basis": lambda p: basis(options.parameters, options.coefficients),
                 "training": lambda p: training(options.coefficients),
             }[piece]

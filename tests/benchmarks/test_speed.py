@@ -58,3 +58,11 @@ def test_the_ladder_is_drawn(tmp_path, monkeypatch):
     out.write_text(json.dumps({"encode": {"rows": rows}}))
     run(monkeypatch, "--plot", str(drawn), "--out", str(out))
     assert drawn.read_text().startswith("<?xml")
+
+
+def test_threading_layers_are_measured_alone_and_beside_others(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(speed, "process", lambda command, times: asked.append(command) or {"seconds": len(asked)})
+    rows = speed.layers(np.zeros((8, 8, 3), np.uint8), tmp_path, 1)
+    assert ["omp" in command[1] for command in asked] == [True, False, True, False]
+    assert [row["ratio"] for row in rows] == [1 / 3, 2 / 3, 1, 4 / 3]
