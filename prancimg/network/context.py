@@ -47,7 +47,7 @@ _CHUNK = 1 << 12
 """Positions that go through a network at a time, so that they stay in cache."""
 _COST_CHUNK = 1 << 22
 """Positions whose cost is summed at a time, so that memory has a bound."""
-_BLOCK = 1 << 15
+_BLOCK = 1 << 13
 """Positions a decoder gathers the features of at a time."""
 _WEIGHT_BITS, _SQUASH_BITS, _HIDDEN_BITS = 12, 6, 8
 _WEIGHT_MAX = _HIDDEN_MAX = (1 << 15) - 1
@@ -94,10 +94,20 @@ class Network:
         bias, one = self._bias[max(grid.component - 1, 0), grid.level], np.eye(1, self._a.shape[1] + 1)[:, ::-1]
         return np.concatenate([np.column_stack([self._a[:, own_first(self.features)], bias]), one])
 
-    def __call__(self, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """First-layer sums (units + 1, n), which are lost, to means in eighths and tables, each (n,) int64."""
-        h = _doubled_relu(first, self._cut_first)
-        h += _doubled_relu(self._b @ h, self._cut_second)
+    def room(self, most: int) -> np.ndarray:
+        """What :meth:`__call__` works in: fresh memory for every product would take as long as the product."""
+        return np.empty((3, len(self._b) * most))
+
+    def __call__(self, layer: np.ndarray, inputs: np.ndarray, room: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features and a row of ones (features + 1, n) to means in eighths and tables, each (n,) int64.
+
+        ``layer``: :meth:`first_layer`; ``room``: :meth:`room` of at least n.
+        """
+        size = len(layer), inputs.shape[1]
+        h, more, spare = (part[: size[0] * size[1]].reshape(size) for part in room)
+        _doubled_relu(np.matmul(layer, inputs, out=h), spare, self._cut_first)
+        _doubled_relu(np.matmul(self._b, h, out=more), spare, self._cut_second)
+        h += more
         out = self._c @ h
         np.maximum(out, 0.0, out=out)
         np.minimum(out, _OUT_MAX, out=out)
@@ -109,13 +119,12 @@ class Network:
 _OUT_MAX = np.array([[2 * _MEAN_MAX], [TABLES - 1]])
 
 
-def _doubled_relu(x: np.ndarray, cut: bool) -> np.ndarray:
+def _doubled_relu(x: np.ndarray, spare: np.ndarray, cut: bool) -> None:
     """In place, twice the whole part of x where it is positive, else 0."""
     np.floor(x, out=x)
-    x += np.abs(x)
+    x += np.abs(x, out=spare)
     if cut:
         np.minimum(x, 2 * _HIDDEN_MAX, out=x)
-    return x
 
 
 def networks(theta: Mapping[str, np.ndarray], fraction: int, rate: int) -> dict[str, Network]:
@@ -131,17 +140,23 @@ def distributions(grid: Grid, q: np.ndarray, done: Coefficients, network: Networ
     layer, causal = network.first_layer(grid), FeatureTaps.causal(q, network.features)
     known = FeatureTaps.known(grid, done, network.features)
     mean, table = np.empty((2, grid.height, grid.width), np.int16)
-    rows, nothing = max(1, _CHUNK // grid.width), np.eye(layer.shape[1])[-1]
+    rows, nothing, room = max(1, _CHUNK // grid.width), np.eye(layer.shape[1])[-1], network.room(_CHUNK)
     for top in range(0, grid.height, rows):
         inputs = np.ones((layer.shape[1], min(rows, grid.height - top), grid.width))
         causal.rows(grid, top, inputs[: len(causal.taps)])
         known.rows(grid, top, inputs[len(causal.taps) : -1])
         active = inputs[:-1].any(0)
-        found = network(layer @ np.column_stack([nothing, inputs[:, active]]))
+        read = np.column_stack([nothing, inputs[:, active]])
+        found = np.concatenate([network(layer, part, room) for part in _columns(read, _CHUNK)], 1)
         for out, values in zip((mean[top : top + rows], table[top : top + rows]), found, strict=True):
-            out[:] = values[0]  # most contexts hold nothing but zeros
+            out[:] = values[0]  # many contexts hold nothing but zeros
             out[active] = values[1:]
     return mean.reshape(-1), table.reshape(-1)
+
+
+def _columns(x: np.ndarray, most: int) -> list[np.ndarray]:
+    """Its columns in pieces of at most so many."""
+    return [x[:, start : start + most] for start in range(0, x.shape[1], most)]
 
 
 def cost(pyramid: Pyramid, q: Coefficients, nets: Mapping[str, Network]) -> float:
@@ -201,15 +216,24 @@ def decode_field(
     return out
 
 
+_FEW, _MOST = 48, 0.8
+"""Positions of a wave, and their active share, up to which to sort out the others would take longer than it saves."""
+
+
 def _decode_grid(grid: Grid, out: np.ndarray, decoder: Decoder, network: Network, done: Coefficients) -> None:
     """Fill one grid ``out``. Beyond it and the planes of its features, memory is that of a block of positions."""
     features, waves = FeatureTaps.known(grid, done, network.features), Wavefronts(grid.height, grid.width)
     layer, recent = network.first_layer(grid), RecentWaves(grid, network.features)
-    causal = layer.shape[1] - 1 - len(features.taps)
-    for block in waves.blocks(_BLOCK):
+    causal, room = layer.shape[1] - 1 - len(features.taps), network.room(int(waves.counts.max()))
+    quiet_mean, quiet_table = network(layer, np.eye(len(layer.T))[:, -1:], room)
+    blocks = list(waves.blocks(_BLOCK))
+    most = max(int(waves.counts[block.start : block.stop].sum()) for block in blocks)
+    whole = np.ones((layer.shape[1], most // 16 * 16 + 24))  # rows an odd number of cache lines apart
+    for block in blocks:
         y, x = waves.positions(block)
-        inputs = np.ones((layer.shape[1], len(y)))
+        inputs = whole[:, : len(y)]
         features.at(grid, y, x, inputs[causal:-1])
+        known = np.bitwise_or.reduce(inputs[causal:-1].view(np.int64), 0) != 0
         values, start = np.empty(len(y), np.int32), 0
         firsts, counts = (each[block.start : block.stop].tolist() for each in (waves.first, waves.counts))
         try:
@@ -217,7 +241,14 @@ def _decode_grid(grid: Grid, out: np.ndarray, decoder: Decoder, network: Network
                 end, here = start + count, inputs[:, start : start + count]
                 if count:
                     recent.read(t, top, here[:causal])
-                    values[start:end] = decoder.take_conditional(*network(layer @ here))
+                    # Where a context holds nothing but zeros, the answer is known.
+                    active = (known[start:end] | here[:causal].any(0)).nonzero()[0] if count > _FEW else range(count)
+                    if len(active) > _MOST * count:
+                        mean, table = network(layer, here, room)
+                    else:
+                        mean, table = quiet_mean.repeat(count), quiet_table.repeat(count)
+                        mean[active], table[active] = network(layer, here.take(active, 1), room)
+                    values[start:end] = decoder.take_conditional(mean, table)
                 recent.add(t, top, values[start:end])
                 start = end
         finally:

@@ -145,7 +145,7 @@ def test_features_equal_the_definition(monkeypatch, design):
     pyramid = Pyramid(13, 18, luma_from=0, chroma_from=1)
     q, nets = grids(pyramid, 3), networks(weights(design, 3, 400), 12, 30)
     q = {key: grid * (np.arange(grid.shape[1]) > grid.shape[1] // 2) for key, grid in q.items()}
-    monkeypatch.setattr(Network, "__call__", lambda self, first: first[:2].astype(np.int16))
+    monkeypatch.setattr(Network, "__call__", lambda self, layer, inputs, _: (layer @ inputs)[:2].astype(np.int16))
     done, quiet = {}, 0
     for grid in pyramid.grids:
         network = nets[KINDS[grid.component > 0]]
