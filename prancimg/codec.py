@@ -12,22 +12,29 @@ import numpy as np
 from PIL import Image
 
 from prancimg.decoding.lazy import open_image
-from prancimg.errors import PrancImgError
+from prancimg.errors import OutOfReach, PrancImgError, too_few
 from prancimg.fit.forks import encoding
 from prancimg.format import bitstream
-from prancimg.format.bitstream import MAX_PIXELS
+from prancimg.format.bitstream import MAX_PIXELS, Segment
 from prancimg.format.extras import MARGIN, Alpha, Extras
 from prancimg.format.facts import info
 from prancimg.format.files import DataLike
+from prancimg.format.layout import MAX_SIDE
 from prancimg.images import profile
+from prancimg.images.lossless import code_samples, quick_size
 from prancimg.images.picture import ImageLike, Picture, load_picture
-from prancimg.images.plane import plane_to_png
 
 if TYPE_CHECKING:
     from prancimg.fit.encoder import Options, Target
 
 ALPHA_SHARE, ALPHA_BPP = 0.3, 0.15
 """What lossless transparency may take: a share of the bytes asked for, or bits per pixel where none are."""
+SLOW = 7
+"""The effort from which the smallest lossless file is looked for slowly: ten times the time for some percent."""
+_GAIN, _TINY = 4, 200
+"""What a quick lossless file may be larger than one worth looking for: so many times, or so many bytes."""
+_POOR = 5e-3
+"""Mean squared error (23 dB) beyond which it is not looked up whether a lossless file is worth its bits."""
 
 
 def encode(
@@ -42,6 +49,7 @@ def encode(
     seed: int | None = None,
     device: str = "auto",
     tune: str | None = None,
+    lossless: bool | None = None,
     orient: bool = True,
     strip: bool = False,
     icc_profile: bytes | None = None,
@@ -69,6 +77,8 @@ def encode(
         tune: what ``field`` is fitted for: ``ssim``, to look good (errors count less where the picture is busy, fine
             bits more than coarse ones), or ``psnr``, mean squared error alone. By default ``ssim``, or
             ``psnr`` where a PSNR is asked for.
+        lossless: True: every sample as it is (no rate or quality can be asked for then); None: where that is within
+            the size asked for, or smaller than a ``field`` of the quality asked for; False: never.
         orient: turn the picture upright by its EXIF orientation; otherwise pixels and EXIF stay as they are.
         strip: leave out colour profile, EXIF (but for an orientation that was not applied) and XMP.
         icc_profile, exif, xmp: bytes to carry instead of the image's own; ``b""``: none.
@@ -88,7 +98,7 @@ def encode(
     return encode_picture(
         replace(picture, metadata=metadata),
         {"bpp": bpp, "size": size, "quality": quality, "psnr": psnr},
-        {"model": model, "effort": effort, "seed": seed, "device": device, "tune": tune},
+        {"model": model, "effort": effort, "seed": seed, "device": device, "tune": tune, "lossless": lossless},
         progress,
     )
 
@@ -110,8 +120,7 @@ def encode_picture(
 ) -> bytes:
     """:func:`encode` for a picture that is loaded already; ``target`` and ``options`` are named as there."""
     try:
-        with encoding():
-            return _encode_picture(picture, target, options, progress)
+        return _best(picture, target, options, progress)
     except SystemError as error:
         cause: BaseException | None = error
         while isinstance(cause, SystemError):  # what CPython makes, layer by layer, of an interrupt in compiled code
@@ -126,6 +135,78 @@ def encode_picture(
         raise PrancImgError(f"there is not enough memory to encode a picture of {extent} pixels") from error
 
 
+def _best(
+    picture: Picture,
+    target: Mapping[str, Any],
+    options: Mapping[str, Any],
+    progress: Callable[[float], None] | None,
+) -> bytes:
+    """What is asked for: without loss, never so, or whatever is better."""
+    lossless = options.get("lossless")
+    options = {name: value for name, value in options.items() if name != "lossless"}
+    if lossless:
+        for name in target:
+            if target[name] is not None:
+                raise PrancImgError(f"a lossless file has no {name} to ask for")
+        return _lossless_file(picture, options.get("effort", 5))
+    with encoding():
+        if lossless is None and options.get("model", "field") == "field":
+            return _lossless_or_lossy(picture, target, options, progress)
+        return _encode_picture(picture, target, options, progress)
+
+
+def _lossless_or_lossy(
+    picture: Picture,
+    target: Mapping[str, Any],
+    options: Mapping[str, Any],
+    progress: Callable[[float], None] | None,
+) -> bytes:
+    """Without loss where that is within the size asked for, smaller, or worth its bits at the quality asked for."""
+    from prancimg.fit import encoder  # the only way to torch, which takes seconds to import
+    from prancimg.fit.field_encoder import MIN_PIXELS
+
+    wanted, how = encoder.Target(**target), encoder.Options(**options)
+    pixels = picture.colors.shape[0] * picture.colors.shape[1]
+    size, least = wanted.limit(pixels), quick_size(picture.exact) / _GAIN
+    exact = _lossless_file(picture, how.effort) if least <= max(size or 0, _TINY) else b""
+    if size is not None and 0 < len(exact) <= size:
+        return exact
+    try:
+        lossy = _encode_picture(picture, target, options, progress)
+    except OutOfReach as error:
+        if size is None:  # it was a PSNR, which every lossless file has
+            return exact or _lossless_file(picture, how.effort)
+        if 0 < len(exact) < error.lowest:
+            raise too_few(size, len(exact), pixels) from error
+        raise
+    if size is not None:
+        return lossy
+    error_per_byte = 8 * wanted.lmbda * min(1.0, pixels / MIN_PIXELS) / pixels if wanted.psnr is None else math.inf
+
+    def worth(bytes_more: float, error: float) -> bool:
+        return bytes_more <= 0 or bytes_more * error_per_byte <= error
+
+    if worth(least - len(lossy), _POOR):
+        exact = exact or _lossless_file(picture, how.effort)
+        more = len(exact) - len(lossy)
+        if more <= 0 or (worth(more, _POOR) and worth(more, 10 ** (-psnr_of(lossy, picture) / 10))):
+            return exact
+    return lossy
+
+
+def _lossless_file(picture: Picture, effort: int) -> bytes:
+    """The file of every sample as it is."""
+    height, width = picture.exact.shape[:2]
+    if max(height, width) > MAX_SIDE:
+        raise PrancImgError(f"the picture is {width} x {height}; the format ends at {MAX_SIDE} a side")
+    alpha = None
+    if picture.alpha is not None:
+        alpha = _flat(picture.alpha) or Alpha(lossless=code_samples(picture.alpha, slow=effort >= SLOW))
+    extras = Extras(picture.samples, alpha, picture.metadata).segments()
+    colors = code_samples(picture.exact, slow=effort >= SLOW)
+    return bitstream.write([*extras, (Segment.LOSSLESS, colors.pack())])
+
+
 def _encode_picture(
     picture: Picture,
     target: Mapping[str, Any],
@@ -136,7 +217,7 @@ def _encode_picture(
 
     wanted, how = encoder.Target(**target), encoder.Options(**options)
     pixels = picture.colors.shape[0] * picture.colors.shape[1]
-    size = wanted.size if wanted.size is not None or wanted.bpp is None else math.floor(wanted.bpp * pixels / 8)
+    size = wanted.limit(pixels)
     alpha, share = None, 0.0
     if picture.alpha is not None:
         share = 0.3 if progress else 0.0
@@ -159,12 +240,14 @@ def _encode_picture(
     hint = f"; --strip (strip=True) leaves out {spare} of metadata" if spare else ""
     if size is not None:
         if size <= beside:
-            raise PrancImgError(f"{size} bytes are too few: transparency and metadata alone take {beside}{hint}")
+            alone = f"transparency and metadata alone take {beside}{hint}"
+            raise OutOfReach(f"{size} bytes are too few: {alone}", beside + 1)
         wanted = encoder.Target(size=size - beside)
     try:
         colors = encoder.encode_array(picture.colors, wanted, how, rest)
-    except PrancImgError as error:
-        raise PrancImgError(f"{error} (beside {beside} of transparency and metadata{hint})") from error
+    except OutOfReach as error:
+        lowest = beside + error.lowest
+        raise OutOfReach(f"{error} (beside {beside} of transparency and metadata{hint})", lowest) from error
     *others, last = bitstream.read(colors).items()  # the last must be there: no cut goes unnoticed
     return bitstream.write([*others, *extras, last])
 
@@ -175,21 +258,28 @@ def _coded_alpha(
     """Without loss where that is cheap, as it is for flat shapes; by a field of its own otherwise."""
     from prancimg.fit import encoder
 
-    if plane.min() == plane.max():
-        return Alpha(flat=int(plane[0, 0]) * (257 if plane.dtype == np.uint8 else 1))
-    png = plane_to_png(plane)
+    if flat := _flat(plane):
+        return flat
+    exact = Alpha(lossless=code_samples(plane, slow=options.effort >= SLOW))
     most = ALPHA_SHARE * size if size is not None else ALPHA_BPP * plane.size / 8
-    if len(png) <= most:
-        return Alpha(png=png)
+    if len(exact.pack()) <= most:
+        return exact
     opacity = plane.astype(np.float32) / np.iinfo(plane.dtype).max
     shrunk = np.where((plane == 0) | (opacity == 1), opacity, (opacity + MARGIN) / (1 + 2 * MARGIN))
     colors = np.ascontiguousarray(np.broadcast_to(255 * shrunk[:, :, None], (*plane.shape, 3)))
     own = target if size is None else encoder.Target(size=math.floor(most))
     try:
         prc = encoder.encode_array(colors, own, replace(options, model="field"), progress)
-    except PrancImgError:  # not even possible in so few bytes
-        return Alpha(png=png)
-    return Alpha(prc=prc) if len(prc) < len(png) else Alpha(png=png)
+    except OutOfReach:  # not even possible in so few bytes
+        return exact
+    return min(Alpha(prc=prc), exact, key=lambda alpha: len(alpha.pack()))
+
+
+def _flat(plane: np.ndarray) -> Alpha | None:
+    """One opacity everywhere, if it is."""
+    if plane.min() != plane.max():
+        return None
+    return Alpha(flat=int(plane[0, 0]) * (257 if plane.dtype == np.uint8 else 1))
 
 
 def decode(source: DataLike, *, max_pixels: int | None = MAX_PIXELS, allow_partial: bool = False) -> Image.Image:
@@ -216,7 +306,9 @@ def decode(source: DataLike, *, max_pixels: int | None = MAX_PIXELS, allow_parti
 
 
 def psnr_of(data: bytes, picture: Picture) -> float:
-    """How near the colours of a file are to the picture it was made of, in dB over RGB."""
+    """How near the colours of a file are to the picture it was made of, in dB over RGB; infinite without loss."""
+    if info(data)["model"] == "lossless":
+        return math.inf
     decoded = open_image(data, max_pixels=None).array(depth=picture.samples.depth)
     colors = decoded[:, :, : 1 if picture.samples.grey else 3] / (257 if decoded.dtype == np.uint16 else 1)
     error = float(np.square(colors - picture.colors).mean())

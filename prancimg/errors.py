@@ -15,6 +15,21 @@ class PrancImgError(ValueError):
     """
 
 
+class OutOfReach(PrancImgError):
+    """A rate or a PSNR that no file of this kind has."""
+
+    def __init__(self, message: str, lowest: int = 0) -> None:
+        super().__init__(message)
+        self.lowest = lowest
+        """The least bytes that would do; 0 where it is not about bytes."""
+
+
+def too_few(size: int, lowest: int, pixels: int) -> OutOfReach:
+    """Of bytes for a picture of so many pixels."""
+    least = f"{lowest} bytes, {8 * lowest / pixels:.4f} bpp"
+    return OutOfReach(f"{size} bytes are too few: the lowest possible is {least}", lowest)
+
+
 @contextlib.contextmanager
 def enough_memory(extent: str) -> Iterator[None]:
     """Lack of memory as an error of ours."""

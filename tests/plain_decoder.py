@@ -1,13 +1,18 @@
 """A decoder written from docs/format.md alone: plain Python integers and floats, slow, nothing of the library.
 
+Lossless pictures are WebP and PNG inside, which Pillow reads.
+
 It exists to show that the specification is enough, and to disagree with the library where either is wrong.
 """
 
 import hashlib
+import io
 import itertools
 import math
 import zlib
 from pathlib import Path
+
+from PIL import Image
 
 PRIORS = Path(__file__).parents[1] / "prancimg" / "network" / "data"
 
@@ -49,16 +54,82 @@ def segments_of(data):
         if len(payload) < length or len(crc) < 4 or zlib.crc32(data[start:at]) != int.from_bytes(crc, "little"):
             raise Bad("damaged")
         at += 4
-        known = kind in (1, 2) or 16 <= kind <= 22
+        known = kind in (1, 2, 3) or 16 <= kind <= 22
         if kind in segments or (not known and kind < 128):
             raise Bad(f"segment {kind}")
         segments[kind] = payload
-    if 1 not in segments or 2 not in segments:
+    if 3 in segments and any(kind < 128 for kind in segments if kind != 3):
+        raise Bad("two pictures")
+    if 3 not in segments and (1 not in segments or 2 not in segments):
         raise Bad("incomplete")
     field = [kind for kind in segments if 16 <= kind <= 22]
     if field != sorted(field, reverse=True):
         raise Bad("out of order")
     return segments
+
+
+# Lossless pictures
+
+
+def png_size(data):
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[8:16] != b"\0\0\0\rIHDR" or len(data) < 33:
+        raise Bad("not PNG")
+    bits, kind, *methods = data[24:29]
+    if bits not in {0: (1, 8), 2: (8,), 3: (1, 2, 4, 8)}.get(kind, ()) or methods != [0, 0, 0]:
+        raise Bad("PNG of another kind")
+    at = 8
+    while at < len(data):
+        if at + 12 > len(data) or data[at + 4 : at + 8] not in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
+            raise Bad("PNG with other chunks")
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    if at != len(data):
+        raise Bad("PNG cut short")
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+
+
+def webp_size(data):
+    bits = int.from_bytes(data[1:5], "little")
+    if len(data) < 5 or data[0] != 0x2F or bits >> 28:
+        raise Bad("not a lossless WebP bitstream without alpha")
+    return (bits & 16383) + 1, (bits >> 14 & 16383) + 1
+
+
+def lossless(payload):
+    """Depth and rows of (red, green, blue)."""
+    coding, at = varint(payload, 0)
+    depth, at = varint(payload, at)
+    width, at = varint(payload, at)
+    height, at = varint(payload, at)
+    if depth not in (8, 16) or not 1 <= width <= 1 << 20 or not 1 <= height <= 1 << 20:
+        raise Bad("out of range")
+    data, rows = payload[at:], height * depth // 8
+    if coding == 0:
+        channels = len(data) // (width * rows)
+        if len(data) not in (width * rows, 3 * width * rows):
+            raise Bad("another number of bytes")
+        samples = [data[i * channels : (i + 1) * channels] * (3 // channels) for i in range(width * rows)]
+    elif coding in (1, 2):
+        if (width, rows) != (png_size if coding == 1 else webp_size)(data):
+            raise Bad("another size")
+        if coding == 2:
+            chunk = b"VP8L" + len(data).to_bytes(4, "little") + data + bytes(len(data) % 2)
+            data = b"RIFF" + (4 + len(chunk)).to_bytes(4, "little") + b"WEBP" + chunk
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                flat = image.convert("RGB").tobytes()
+        except (OSError, SyntaxError, ValueError) as error:
+            raise Bad(str(error)) from error
+        samples = [flat[i : i + 3] for i in range(0, len(flat), 3)]
+    else:
+        raise Bad("unknown coding")
+    lines = [[tuple(pixel) for pixel in samples[y * width : (y + 1) * width]] for y in range(rows)]
+    if depth == 16:
+        pairs = zip(lines[:height], lines[height:], strict=True)
+        lines = [
+            [tuple(256 * a + b for a, b in zip(high, low, strict=True)) for high, low in zip(*pair, strict=True)]
+            for pair in pairs
+        ]
+    return depth, lines
 
 
 # Header and network
@@ -628,8 +699,15 @@ def picture_of(h, theta, q, levels):
 
 
 def decode(data, picture=True):
-    """A file to {"coefficients", "parameters", "field": lists of lists of integers, "picture": rows of pixels}."""
+    """A file to {"coefficients", "parameters", "field": lists of lists of integers, "picture": rows of pixels}.
+
+    Of a lossless picture it is {"samples", "picture"}.
+    """
     segments = segments_of(data)
+    if 3 in segments:
+        depth, lines = lossless(segments[3])
+        shown = [[[round(v * 255 / (256 ** (depth // 8) - 1)) for v in pixel] for pixel in line] for line in lines]
+        return {"samples": [[v for line in lines for pixel in line for v in pixel]], "picture": shown}
     h = header_of(segments[1])
     tensors, directions = theta0_from_prior(h) if h["prior"] else (theta0_from_seed(h), {})
     decoder = RangeDecoder(segments[2])

@@ -334,7 +334,8 @@ def test_whatever_pillow_says_of_a_broken_image_is_our_error(monkeypatch, error)
 @both
 def test_impossible_wishes_are_refused(model, options, message):
     with pytest.raises(PrancImgError, match=message):
-        encode(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8), **{"model": model, **options})
+        noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+        encode(noise, **{"model": model, "lossless": False, **options})
 
 
 @both
@@ -342,11 +343,11 @@ def test_impossible_wishes_are_refused(model, options, message):
 def test_the_lowest_rate_named_is_possible(model, size):
     image = np.zeros((*size, 3), np.uint8)
     with pytest.raises(PrancImgError, match="lowest possible is") as caught:
-        encode(image, size=30, model=model)
+        encode(image, size=30, model=model, lossless=False)
     lowest = int(str(caught.value).split("lowest possible is ")[1].split()[0])
-    assert len(encode(image, size=lowest, model=model)) <= lowest
+    assert len(encode(image, size=lowest, model=model, lossless=False)) <= lowest
     with pytest.raises(PrancImgError):
-        encode(image, size=lowest - 1, model=model)
+        encode(image, size=lowest - 1, model=model, lossless=False)
 
 
 @pytest.mark.parametrize("size", [42, 51, 64, 80])
@@ -360,14 +361,14 @@ def test_an_icon_of_a_few_bytes_can_be_read_again(size, photo):
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (33, 1), (7, 5)])
 def test_tiny_pictures_of_any_shape(model, shape):
     image = np.full((*shape, 3), 77, np.uint8)
-    picture = np.asarray(prancimg.decode(encode(image, size=120, model=model)))
+    picture = np.asarray(prancimg.decode(encode(image, size=120, model=model, lossless=False)))
     assert picture.shape == image.shape and np.abs(picture.astype(int) - 77).max() < 40
 
 
 @both
 def test_a_flat_picture_takes_few_bytes(model):
     image = np.full((64, 64, 3), 128, np.uint8)
-    data = encode(image, bpp=4, model=model, effort=3)
+    data = encode(image, bpp=4, model=model, effort=3, lossless=False)
     assert psnr(prancimg.decode(data), image) > 40 and len(data) < 0.75 * 2048
 
 
@@ -376,7 +377,7 @@ def test_the_rate_is_kept_on_pictures_that_are_no_photos(photo):
     lines = np.full((60, 80, 3), 255, np.uint8)
     lines[::7] = lines[:, ::11] = 0
     for image in (lines, rng.integers(0, 256, (60, 80, 3), np.uint8)):
-        data = encode(image, bpp=1)
+        data = encode(image, bpp=1, lossless=False)
         assert 0.97 * 600 <= len(data) <= 600
 
 
@@ -408,7 +409,8 @@ FEATURES = {
 def test_every_truncation_is_noticed(name, model):
     """Whatever a file holds, and wherever it ends."""
     image, options = FEATURES[name]
-    data = encode(image, model=model, **({} if "size" in options else {"quality": 20}), **options)
+    how = {"model": model, "lossless": False} | ({} if "size" in options else {"quality": 20})
+    data = encode(image, **how, **options)
     prancimg.decode(data)
     for cut in range(len(data)):
         for read in (prancimg.decode, prancimg.info):
@@ -418,7 +420,7 @@ def test_every_truncation_is_noticed(name, model):
 
 def test_what_is_beside_the_colours_comes_before_what_no_decoder_does_without(model):
     image, options = FEATURES["all"]
-    kinds = [int(kind) for kind in bitstream.read(encode(image, model=model, quality=20, **options))]
+    kinds = [int(kind) for kind in bitstream.read(encode(image, model=model, quality=20, lossless=False, **options))]
     assert kinds[-6:-1] == [128, 129, 130, 131, 132] and kinds[-1] < 128
 
 
@@ -449,9 +451,9 @@ def test_a_gpu_that_a_forked_process_cannot_use_is_as_good_as_none(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "init", fail)
-    assert encode(flat, size=100) == encode(flat, size=100, device="cpu")
+    assert encode(flat, size=100, lossless=False) == encode(flat, size=100, lossless=False, device="cpu")
     with pytest.raises(PrancImgError, match="CUDA device cannot be used: Cannot re-initialize"):
-        encode(flat, size=100, device="cuda")
+        encode(flat, size=100, lossless=False, device="cuda")
 
 
 def test_missing_files_raise_os_errors(tmp_path):

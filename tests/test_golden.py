@@ -12,7 +12,8 @@ from PIL import Image
 import prancimg
 from prancimg.fit.setup import PRIOR as FIELD_PRIOR
 from prancimg.fit.siren_encoder import PRIOR
-from prancimg.format.bitstream import read_header
+from prancimg.format.bitstream import Header, read_beginning
+from prancimg.format.lossless import Coding, Lossless
 from tools.make_golden import RECIPES, WILD
 
 FOLDER = Path(__file__).parent / "golden"
@@ -24,7 +25,10 @@ PICTURES = [path for path in FILES if path.with_suffix(".png").exists()]
 
 def test_there_is_a_golden_file_of_every_feature():
     assert {path.stem for path in FILES} == set(RECIPES) and {path.stem for path in PICTURES} == set(RECIPES) - WILD
-    headers = [read_header(path.read_bytes())[0] for path in FILES]
+    beginnings = [read_beginning(path.read_bytes())[0] for path in FILES]
+    exact = [each for each in beginnings if isinstance(each, Lossless)]
+    assert {(each.coding, each.depth) for each in exact} == set(itertools.product(Coding, (8, 16)))
+    headers = [each for each in beginnings if isinstance(each, Header)]
     assert {(header.channels > 0, header.kind) for header in headers} == set(itertools.product((False, True), range(4)))
     assert {header.prior for header in headers} >= {0, PRIOR, FIELD_PRIOR}
     scales = {coded.scale for header in headers for coded in header.tensors if coded.k}

@@ -18,10 +18,11 @@ def loaded(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.fixture(scope="module", params=["field", "siren"])
+@pytest.fixture(scope="module", params=["field", "siren", "lossless"])
 def file(tmp_path_factory, request):
     path = tmp_path_factory.mktemp("light") / "a.prc"
-    path.write_bytes(prancimg.encode(np.full((8, 8, 3), 90, np.uint8), size=200, effort=1, model=request.param))
+    how = {"lossless": True} if request.param == "lossless" else {"model": request.param, "size": 200, "effort": 1}
+    path.write_bytes(prancimg.encode(np.full((8, 8, 3), 90, np.uint8), **{"lossless": False, **how}))
     return path
 
 

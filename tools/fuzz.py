@@ -53,19 +53,21 @@ def check(data: bytes, max_pixels: int | None = MAX_PIXELS) -> str:
     return "refused" if attempt(allow_partial=True) else "partial"
 
 
-def numbers(payload: bytes) -> list[int] | None:
-    """The varints that a payload consists of, if it does."""
+def numbers(kind: int, payload: bytes) -> tuple[list[int], bytes]:
+    """The varints that the payload of a kind begins with, and what follows them."""
     from prancimg import PrancImgError
-    from prancimg.format.bitstream import read_varint
+    from prancimg.format.bitstream import Segment
+    from prancimg.format.numbers import read_varint
 
     found, at = [], 0
+    most = {Segment.HEADER: len(payload), Segment.LOSSLESS: 4}.get(Segment(kind), 0) if kind in set(Segment) else 0
     try:
-        while at < len(payload):
+        while at < len(payload) and len(found) < most:
             value, at = read_varint(payload, at)
             found.append(value)
     except PrancImgError:
-        return None
-    return found
+        return [], payload
+    return found, payload[at:]
 
 
 LIMIT = 60
@@ -95,12 +97,13 @@ def parsed(data: bytes) -> list[tuple[int, bytes]]:
     """The segments of a file, whatever their checksums and their order are."""
     from prancimg import PrancImgError
     from prancimg.format import bitstream
+    from prancimg.format.numbers import read_varint
 
     at, segments = len(bitstream.SIGNATURE) + 1, []
     try:
         while at < len(data):
             kind = data[at]
-            length, at = bitstream.read_varint(data, at + 1)
+            length, at = read_varint(data, at + 1)
             segments.append((kind, data[at : at + length]))
             at += length + 4
     except PrancImgError:
@@ -111,22 +114,24 @@ def parsed(data: bytes) -> list[tuple[int, bytes]]:
 def mutate(data: bytes, choose: random.Random, scramble) -> bytes:  # type: ignore[no-untyped-def]
     """One change inside the structure of a file, its checksums made right again; ``scramble`` changes plain bytes."""
     from prancimg.format import bitstream
+    from prancimg.format.numbers import varint
 
     segments = parsed(data)
     if not segments or choose.random() < 0.05:
         return bytes(scramble(data))
     i = choose.randrange(len(segments))
     kind, payload = segments[i]
-    fields = numbers(payload) if kind == bitstream.Segment.HEADER else None
+    fields, rest = numbers(kind, payload)
     action = choose.random()
     if fields and action < 0.5:
         at = choose.randrange(len(fields))
         small = choose.random() < 0.5
         fields[at] = max(0, fields[at] + choose.randint(-3, 3)) if small else choose.choice(INTERESTING)
-        segments[i] = kind, b"".join(map(bitstream.varint, fields))
+        segments[i] = kind, b"".join(map(varint, fields)) + rest
     elif action < 0.75:
         changed = bytes(scramble(payload))  # mostly whole words, or nothing is decoded
-        segments[i] = kind, changed if choose.random() < 0.1 else changed[: len(changed) // 4 * 4]
+        words = kind != bitstream.Segment.LOSSLESS and choose.random() >= 0.1
+        segments[i] = kind, changed[: len(changed) // 4 * 4] if words else changed
     elif action < 0.8:
         segments[i] = kind, payload[: choose.randrange(len(payload) + 1)]
     elif action < 0.85:

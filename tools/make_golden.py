@@ -11,6 +11,7 @@ is there. Only a feature that has not been released yet may change; delete its f
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -25,11 +26,12 @@ from prancimg.fit.field_encoder import _file as field_file
 from prancimg.fit.setup import Setup
 from prancimg.fit.siren_encoder import Plan, _file, fit_to_size, widest
 from prancimg.format import bitstream
-from prancimg.format.bitstream import ALL_WEIGHTS, FROZEN, PRANC, STEPS, Adapted, Coded, Header
+from prancimg.format.bitstream import ALL_WEIGHTS, FROZEN, PRANC, STEPS, Adapted, Coded, Header, Segment
 from prancimg.format.extras import Alpha, Extras, Metadata, Samples
 from prancimg.format.layout import SCALES, Kind
+from prancimg.format.lossless import Coding, Lossless
 from prancimg.format.range_coder import MAGNITUDE, best_scale
-from prancimg.images.plane import plane_to_png
+from prancimg.images.lossless import _codings, _stacked
 from prancimg.network.basis import IDENTITY_UP_TO
 from prancimg.network.prior import load_prior
 from tests.golden.integers import digests
@@ -107,9 +109,39 @@ def ramp() -> np.ndarray:
     return (np.add.outer(np.arange(22), np.arange(37)) * 4).astype(np.uint8)
 
 
+def png(plane: np.ndarray) -> bytes:
+    """A plane as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(plane).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
 def with_extras(extras: Extras) -> bytes:
     """A field with transparency, metadata, or samples of another kind."""
     return bitstream.write([*bitstream.read((FOLDER / "field-frozen.prc").read_bytes()).items(), *extras.segments()])
+
+
+def exact(samples: np.ndarray, coding: Coding, extras: Extras | None = None) -> bytes:
+    """A lossless picture in a coding that may not be the smallest."""
+    extras = extras or Extras(Samples(samples.ndim == 2, 8 * samples.dtype.itemsize))
+    return bitstream.write([*extras.segments(), (Segment.LOSSLESS, coded(samples, coding).pack())])
+
+
+def coded(samples: np.ndarray, coding: Coding) -> Lossless:
+    """Samples (H, W) or (H, W, 3) in a coding."""
+    data = dict(_codings(_stacked(samples), slow=True))[coding]
+    return Lossless(samples.shape[1], samples.shape[0], 8 * samples.dtype.itemsize, coding, data)
+
+
+def colors() -> np.ndarray:
+    """Five colours in blocks, (22, 37, 3) uint8."""
+    table = np.random.default_rng(5).integers(0, 256, (5, 3), np.uint8)
+    return table[ramp() // 40 % 5]
+
+
+def deep() -> np.ndarray:
+    """Colours of 16 bits, (22, 37, 3) uint16."""
+    return np.stack([ramp() * np.uint16(257) + np.uint16(shift) for shift in (0, 1, 9)], -1)
 
 
 RECIPES: dict[str, Callable[[], bytes]] = {
@@ -134,7 +166,7 @@ RECIPES: dict[str, Callable[[], bytes]] = {
     "field-escapes": lambda: field(21, 30, (1, 0), spread=60),
     "field-seven-levels": lambda: field(33 * 4, 33 * 4, (3, 4)),
     "field-clear": lambda: with_extras(Extras(alpha=Alpha(flat=40_000))),
-    "field-shape": lambda: with_extras(Extras(alpha=Alpha(png=plane_to_png(ramp() * (ramp() > 99))))),
+    "field-shape": lambda: with_extras(Extras(alpha=Alpha(png=png(ramp() * (ramp() > 99))))),
     "field-veil": lambda: with_extras(Extras(alpha=Alpha(prc=field(37, 22, (1, 6), seed=8)))),
     "field-grey": lambda: with_extras(Extras(Samples(grey=True, depth=16))),
     "field-deep": lambda: with_extras(Extras(Samples(depth=16), Alpha(flat=65_000))),
@@ -143,6 +175,24 @@ RECIPES: dict[str, Callable[[], bytes]] = {
     ),
     "field-plan": lambda: field(24, 16, (0, 1), PRANC, seed=9),
     "field-plan-whole": lambda: field(24, 16, (0, 1), ALL_WEIGHTS, seed=10),
+    "field-silhouette": lambda: with_extras(Extras(alpha=Alpha(lossless=coded(ramp() * (ramp() > 99), Coding.WEBP)))),
+    "lossless": lambda: exact(photo(37, 22), Coding.WEBP),
+    "lossless-raw": lambda: exact(photo(3, 5), Coding.RAW),
+    "lossless-png": lambda: exact(photo(37, 22), Coding.PNG),
+    "lossless-palette": lambda: exact(colors(), Coding.PNG),
+    "lossless-bits": lambda: exact(ramp() // 64 % 2 * np.uint8(255), Coding.PNG),
+    "lossless-grey": lambda: exact(ramp(), Coding.WEBP),
+    "lossless-deep": lambda: exact(deep(), Coding.WEBP),
+    "lossless-deep-raw": lambda: exact(deep()[:4, :5, 1], Coding.RAW),
+    "lossless-deep-png": lambda: exact(deep()[:, :, 2], Coding.PNG),
+    "lossless-all": lambda: exact(
+        deep(),
+        Coding.WEBP,
+        Extras(
+            Samples(depth=16), Alpha(lossless=coded(deep()[:, :, 1], Coding.PNG)), Metadata(b"a profile", xmp=b"<x/>")
+        ),
+    ),
+    "lossless-more": lambda: with_more((FOLDER / "lossless-raw.prc").read_bytes()),
     "field-more": lambda: with_more((FOLDER / "field-frozen.prc").read_bytes()),
 }
 """What makes each file, in an order in which it can be made."""

@@ -150,6 +150,11 @@ def _add_encoding(added: argparse.ArgumentParser) -> None:
         choices=["ssim", "psnr"],
         help="field: fit for the eye (default) or, as --psnr does, for squared error alone",
     )
+    added.add_argument(
+        "--lossless",
+        action=argparse.BooleanOptionalAction,
+        help="every sample as it is, or never so (default: where that is within the size, or as small)",
+    )
     added.add_argument("--strip", action="store_true", help="leave out colour profile, EXIF and XMP")
     added.add_argument(
         "--orientation",

@@ -12,6 +12,7 @@ import glob
 import io
 import json
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -70,7 +71,7 @@ class Outcome:
     bytes: int = 0
     bpp: float = 0.0
     psnr: float | None = None
-    """In dB over RGB. Of an earlier run's output it is not known, as the time is not."""
+    """In dB over RGB; None without loss. Of an earlier run's output it is not known, as the time is not."""
     seconds: float | None = None
     note: str = ""
     error: str = ""
@@ -99,7 +100,7 @@ class Encoded:
     data: bytes = b""
     width: int = 0
     height: int = 0
-    psnr: float = 0.0
+    psnr: float | None = None
     seconds: float = 0.0
     note: str = ""
     error: str = ""
@@ -195,9 +196,10 @@ def encode_bytes(
         picture = load_picture(io.BytesIO(data), orient=orient, strip=strip)
         made = encode_picture(picture, target, options)
         height, width = picture.colors.shape[:2]
-        psnr = psnr_of(made, picture)
-        notes = "; ".join([*picture.notes, *remarks(made)])
-        return Encoded(made, width, height, psnr, time.perf_counter() - began, notes)
+        psnr, notes = psnr_of(made, picture), [*picture.notes, *remarks(made)]
+        known = psnr if math.isfinite(psnr) else None
+        notes += [] if known else ["lossless"]
+        return Encoded(made, width, height, known, time.perf_counter() - began, "; ".join(notes))
     except MemoryError:
         return Encoded(error="not enough memory")
     except Exception as error:  # whatever it is, the other files go on

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import io
 import json
+import math
 import os
 import sys
 import time
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 PREVIEW = 2
 """Finest level of a preview: a file's first part ends there."""
 
-_TARGET, _HOW = ("bpp", "size", "quality", "psnr"), ("model", "effort", "seed", "device", "tune")
+_TARGET, _HOW = ("bpp", "size", "quality", "psnr"), ("model", "effort", "seed", "device", "tune", "lossless")
 """Options of what to encode to, and how, named as :func:`prancimg.encode` names them."""
 
 
@@ -108,12 +109,10 @@ def _encode(options: argparse.Namespace) -> None:
     if options.quiet:
         return
     seconds, (height, width) = time.perf_counter() - began, picture.colors.shape[:2]
-    wanted = options.size or (options.bpp and options.bpp * height * width / 8)
-    _say(
-        f"{options.output}: {len(data)} bytes, {8 * len(data) / (height * width):.4f} bpp, "
-        f"{psnr_of(data, picture):.2f} dB, {seconds:.1f} s"
-    )
-    if wanted and len(data) < 0.97 * wanted:
+    wanted, psnr = options.size or (options.bpp and options.bpp * height * width / 8), psnr_of(data, picture)
+    quality = f"{psnr:.2f} dB" if math.isfinite(psnr) else "lossless"
+    _say(f"{options.output}: {len(data)} bytes, {8 * len(data) / (height * width):.4f} bpp, {quality}, {seconds:.1f} s")
+    if wanted and len(data) < 0.97 * wanted and math.isfinite(psnr):
         _say(f"{options.output}: smaller than asked for: more bits would not make the picture better")
     _note(options, options.output, remarks(data))
     if options.verbose:
@@ -166,18 +165,26 @@ def _info(options: argparse.Namespace) -> None:
     _print(json.dumps(facts, indent=2) if options.json else "\n".join([options.input, *report(facts)]))
 
 
+_CODINGS = {"raw": "plain samples", "png": "PNG", "webp": "WebP"}
+
+
 def report(facts: Mapping[str, Any]) -> list[str]:
     """What :func:`prancimg.info` says, as lines to read."""
     pixels, parts = facts["width"] * facts["height"], facts["segments"]
-    network = f"{facts['layers']} x {facts['hidden']} sine units"
-    start = f"prior {facts['prior']}" if facts["prior"] else f"a start drawn from seed {facts['seed']}"
     lines = [
         f"  size        {facts['width']} x {facts['height']}, {facts['mode']}, {facts['depth']} bits a sample",
         f"  file        {facts['bytes']} bytes, {facts['bpp']:.4f} bits per pixel",
-        f"  preset      {facts['model']}: {network}, {start}",
-        f"  network     D = {facts['parameters']} parameters, moved by k = {facts['coefficients']} coefficients "
-        f"({facts['basis']} basis, seed {facts['seed']})",
     ]
+    if facts["model"] == "lossless":
+        lines.append(f"  lossless    {_CODINGS[facts['coding']]}: every sample as it was, no network")
+    else:
+        network = f"{facts['layers']} x {facts['hidden']} sine units"
+        start = f"prior {facts['prior']}" if facts["prior"] else f"a start drawn from seed {facts['seed']}"
+        lines += [
+            f"  preset      {facts['model']}: {network}, {start}",
+            f"  network     D = {facts['parameters']} parameters, moved by k = {facts['coefficients']} coefficients "
+            f"({facts['basis']} basis, seed {facts['seed']})",
+        ]
     if facts["symbols"]:
         lines.append(
             f"  field       {facts['symbols']} integers in {facts['levels']} levels, {facts['channels']} channels"

@@ -9,14 +9,17 @@ import numpy as np
 from PIL import Image
 
 from prancimg.decoding import decoder
+from prancimg.decoding.bitmap import Bitmap
 from prancimg.decoding.decoder import Model
 from prancimg.decoding.view import Renderer
 from prancimg.errors import PrancImgError, enough_memory, whole_number, whole_numbers
 from prancimg.format import bitstream, files
-from prancimg.format.bitstream import MAX_PIXELS
+from prancimg.format.bitstream import MAX_PIXELS, Header
 from prancimg.format.extras import MARGIN, OPAQUE, Alpha, Extras
 from prancimg.format.files import DataLike
 from prancimg.format.layout import MAX_LEVELS
+from prancimg.format.lossless import Lossless
+from prancimg.images.lossless import read_samples
 from prancimg.images.plane import png_to_plane
 from prancimg.images.save import to_image
 from prancimg.network.field import Box, Coefficients, grid_step
@@ -40,13 +43,14 @@ class LazyImage:
         self._lacks = ""
         if allow_partial:
             self._segments, self._cut = bitstream.salvage(data)
-            self._header = bitstream.checked_header(self._segments, max_pixels)
+            self._header = bitstream.beginning(self._segments, max_pixels)
         else:
-            self._header, self._segments = bitstream.read_header(data, max_pixels)
+            self._header, self._segments = bitstream.read_beginning(data, max_pixels)
         self._extras = Extras.read(self._segments)
         self._max_pixels = max_pixels
         self._lock = Lock()
         self._renderers: dict[int, Renderer] = {}
+        self._bitmap: Bitmap | None = None
         self._alpha: np.ndarray | LazyImage | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -85,7 +89,8 @@ class LazyImage:
     @property
     def levels(self) -> int:
         """Levels of the field; ``render(level=levels - 1)`` is the coarsest. 1 where there is no field."""
-        return self._header.pyramid.levels if self._header.channels else 1
+        header = self._header
+        return header.pyramid.levels if isinstance(header, Header) and header.channels else 1
 
     @property
     def damage(self) -> str:
@@ -148,7 +153,7 @@ class LazyImage:
             return self._samples((y, x, y + height, x + width), rows, columns, min(level, self.levels - 1), depth)
 
     def _samples(self, box: Box, rows: int, columns: int, level: int, depth: int) -> np.ndarray:
-        renderer, everything = self._renderer(level), (0, 0, self.height, self.width)
+        renderer, everything = self._view(level), (0, 0, self.height, self.width)
         if self._extras.mode == "RGB" and depth == 8 and not level and box == everything and box[2:] == (rows, columns):
             return renderer.whole()
         colors = _resampled(renderer, box, rows, columns)
@@ -159,17 +164,27 @@ class LazyImage:
         samples = np.rint(colors.transpose(1, 2, 0) * (2**depth - 1))
         return np.ascontiguousarray(samples.astype(np.uint16 if depth == 16 else np.uint8))
 
-    def _renderer(self, level: int) -> Renderer:
+    def _view(self, level: int) -> Renderer | Bitmap:
+        """The picture as a function."""
+        header = self._header
+        if isinstance(header, Header):
+            return self._renderer(header, level)
+        with self._lock:
+            if self._bitmap is None:
+                _probe(header.width * header.height)
+                self._bitmap = Bitmap(read_samples(header))
+            return self._bitmap
+
+    def _renderer(self, header: Header, level: int) -> Renderer:
         """The function from the levels from ``level`` up; what is known already is not decoded again."""
         with self._lock:
             if level in self._renderers:
                 return self._renderers[level]
             finer = [known for known in self._renderers if known < level]
-            renderer = self._renderers[max(finer)].coarse(level) if finer else self._decoded(level)
+            renderer = self._renderers[max(finer)].coarse(level) if finer else self._decoded(header, level)
             return self._renderers.setdefault(level, renderer)
 
-    def _decoded(self, finest: int) -> Renderer:
-        header = self._header
+    def _decoded(self, header: Header, finest: int) -> Renderer:
         if self._renderers:
             theta = next(iter(self._renderers.values())).theta
         else:
@@ -177,8 +192,7 @@ class LazyImage:
             theta = model.parameters(decoder.read_coefficients(header, self._segments), header.tensors)
         q: Coefficients = {}
         if header.channels:
-            pixels = (header.width >> finest) * (header.height >> finest)
-            np.empty(decoder.BYTES_PER_PIXEL * pixels, np.uint8)  # if there is too little memory, say so at once
+            _probe((header.width >> finest) * (header.height >> finest))
             q, lacks = decoder.read_field_prefix(header, self._segments, theta, self._cut, finest)
             self._lacks = self._lacks or lacks
         return Renderer(header.siren, theta, header.pyramid, q, grid_step(header.step), header.rate, finest)
@@ -189,7 +203,9 @@ class LazyImage:
             return np.full((rows, columns), alpha.flat / OPAQUE, np.float32)
         with self._lock:
             if self._alpha is None:
-                if alpha.png:
+                if alpha.lossless:
+                    self._alpha = self._lossless_plane(alpha.lossless)
+                elif alpha.png:
                     self._alpha = png_to_plane(alpha.png, self.height, self.width)
                 else:
                     try:
@@ -199,12 +215,19 @@ class LazyImage:
                     if self._alpha.size != self.size:
                         raise PrancImgError("the alpha segment does not belong to the picture")
         if isinstance(self._alpha, LazyImage):
-            renderer = self._alpha._renderer(min(level, self._alpha.levels - 1))
+            renderer = self._alpha._view(min(level, self._alpha.levels - 1))
             mean = _resampled(renderer, box, rows, columns).mean(0)
             return np.asarray(np.clip((1 + 2 * MARGIN) * mean - MARGIN, 0, 1))
         top, left, bottom, right = box
         part = self._alpha[top:bottom, left:right]
         return part if part.shape == (rows, columns) else np.clip(_resized(part, rows, columns), 0, 1)
+
+    def _lossless_plane(self, coded: Lossless) -> np.ndarray:
+        """The alpha channel (H, W) float32 from 0 to 1."""
+        if (coded.width, coded.height) != self.size:
+            raise PrancImgError("the alpha segment does not belong to the picture")
+        plane = read_samples(coded)[:, :, 0]
+        return plane / np.float32(np.iinfo(plane.dtype).max)
 
 
 def open_image(source: DataLike, *, max_pixels: int | None = MAX_PIXELS, allow_partial: bool = False) -> LazyImage:
@@ -222,7 +245,12 @@ def open_image(source: DataLike, *, max_pixels: int | None = MAX_PIXELS, allow_p
     return LazyImage(files.read_bytes(source), max_pixels, allow_partial=allow_partial)
 
 
-def _resampled(renderer: Renderer, box: Box, rows: int, columns: int) -> np.ndarray:
+def _probe(pixels: int) -> None:
+    """If there is too little memory, say so at once."""
+    np.empty(decoder.BYTES_PER_PIXEL * pixels, np.uint8)
+
+
+def _resampled(renderer: Renderer | Bitmap, box: Box, rows: int, columns: int) -> np.ndarray:
     """A box as (3, rows, columns) from 0 to 1; along an axis with fewer points than pixels, averages.
 
     What is not a number (absurd weights can give it) becomes 0.

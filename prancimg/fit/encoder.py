@@ -14,7 +14,7 @@ from prancimg.fit.field_encoder import FieldSearch
 from prancimg.fit.search import Progress, Search
 from prancimg.fit.setup import TUNES
 from prancimg.fit.siren_encoder import SirenSearch
-from prancimg.format import bitstream
+from prancimg.format.layout import MAX_SIDE
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,15 @@ class Target:
                 raise PrancImgError(f"{name} {value} is out of range")
         if self.quality is not None and not 0 <= self.quality <= 100:
             raise PrancImgError(f"quality {self.quality} is not between 0 and 100")
+
+    @property
+    def lmbda(self) -> float:
+        """λ of the quality asked for, which is 50 by default."""
+        return float(10 ** (-1.5 - (50 if self.quality is None else self.quality) / 33))
+
+    def limit(self, pixels: int) -> int | None:
+        """The bytes that a picture of so many pixels may take; None where no rate is asked for."""
+        return self.size if self.bpp is None else math.floor(self.bpp * pixels / 8)
 
 
 @dataclass(frozen=True)
@@ -69,10 +78,9 @@ class Options:
 def encode_array(image: np.ndarray, target: Target, options: Options, progress: Progress | None = None) -> bytes:
     """The .prc file of a picture (H, W, 3) uint8. See :func:`prancimg.encode`."""
     height, width = image.shape[:2]
-    if max(height, width) > bitstream.MAX_SIDE:
-        raise PrancImgError(f"the picture is {width} x {height}; the format ends at {bitstream.MAX_SIDE} a side")
-    size = target.size if target.size is not None else math.floor((target.bpp or 0) * height * width / 8)
-    lmbda = 10 ** (-1.5 - (50 if target.quality is None else target.quality) / 33)
+    if max(height, width) > MAX_SIDE:
+        raise PrancImgError(f"the picture is {width} x {height}; the format ends at {MAX_SIDE} a side")
+    size = target.limit(height * width)
     device = _device(options.device)
     search: Search
     if options.model == "field":
@@ -82,7 +90,7 @@ def encode_array(image: np.ndarray, target: Target, options: Options, progress: 
         search = SirenSearch(image, options.effort, options.seed, device, progress)
     if target.psnr is not None:
         return search.at_psnr(target.psnr)
-    return search.at_lmbda(lmbda) if target.size is None and target.bpp is None else search.at_size(size)
+    return search.at_lmbda(target.lmbda) if size is None else search.at_size(size)
 
 
 def _device(name: str) -> torch.device:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from prancimg.errors import PrancImgError
+from prancimg.errors import OutOfReach, too_few
 from prancimg.format.bitstream import Header, Segment
 from prancimg.format.range_coder import Encoder
 
@@ -46,15 +46,11 @@ class Search(ABC):
     def check_size(self, size: int, lowest: int) -> None:
         """Refuse a size below that of the smallest file there can be."""
         if size < lowest:
-            raise PrancImgError(
-                f"{size} bytes are too few: the lowest possible is {lowest} bytes, {8 * lowest / self.pixels:.4f} bpp"
-            )
+            raise too_few(size, lowest, self.pixels)
 
-    def out_of_reach(self, wanted: float, most: float) -> PrancImgError:
+    def out_of_reach(self, wanted: float, most: float) -> OutOfReach:
         """What to say of a PSNR that no file has."""
-        return PrancImgError(
-            f"{wanted} dB are out of reach: the {self.model} model gets to {most:.2f} dB on this picture"
-        )
+        return OutOfReach(f"{wanted} dB are out of reach: the {self.model} model gets to {most:.2f} dB on this picture")
 
 
 def network_segments(header: Header, alpha: Sequence[np.ndarray]) -> list[tuple[int, bytes]]:

@@ -20,6 +20,7 @@ from prancimg.format.layout import (
     LEARNED,
     MAX_LEVELS,
     MAX_RATE,
+    MAX_SIDE,
     PAINT,
     SCALES,
     STEP_CODES,
@@ -28,13 +29,14 @@ from prancimg.format.layout import (
     Siren,
     part_of,
 )
+from prancimg.format.lossless import Lossless
+from prancimg.format.numbers import Numbers, read_varint, varint
 
 SIGNATURE = b"\x8bPRC\r\n\x1a\n"
 """Like PNG's: a byte above 127 and line ends of both kinds, so that text-mode transfers are noticed."""
 VERSION = 1
 MAX_PIXELS = 178_956_970
 """Default cap on width · height, the same as Pillow's decompression-bomb error."""
-MAX_SIDE = 1 << 20
 MAX_HIDDEN, MAX_LAYERS, MAX_CHANNELS = 512, 16, 16
 MAX_ENTRIES = 1 << 28
 """Cap on the entries of B a decoder may have to generate: about 12 seconds."""
@@ -59,6 +61,7 @@ class Segment(IntEnum):
 
     HEADER = 1
     WEIGHTS = 2
+    LOSSLESS = 3
     FIELD_0 = 16
     FIELD_1 = 17
     FIELD_2 = 18
@@ -80,11 +83,11 @@ class Family:
     name: str
     signature: bytes
     segments: type[IntEnum]
-    needed: tuple[IntEnum, ...]
-    """Without these there is nothing to salvage."""
+    needed: tuple[tuple[IntEnum, ...], ...]
+    """Without all of one of these groups there is nothing to salvage."""
 
 
-PICTURE = Family(".prc", SIGNATURE, Segment, (Segment.HEADER, Segment.WEIGHTS))
+PICTURE = Family(".prc", SIGNATURE, Segment, ((Segment.HEADER, Segment.WEIGHTS), (Segment.LOSSLESS,)))
 
 
 @dataclass(frozen=True)
@@ -324,17 +327,31 @@ def write(segments: Iterable[tuple[int, bytes]], family: Family = PICTURE) -> by
 
 
 def read_header(data: bytes, max_pixels: int | None = MAX_PIXELS) -> tuple[Header, dict[int, bytes]]:
-    """The checked header and all segments of a file that lacks nothing."""
+    """The checked header and all segments of a file that holds a network and lacks nothing."""
+    header, segments = read_beginning(data, max_pixels)
+    if isinstance(header, Lossless):
+        raise PrancImgError("the file holds no network but a lossless picture")
+    return header, segments
+
+
+def read_beginning(data: bytes, max_pixels: int | None = MAX_PIXELS) -> tuple[Header | Lossless, dict[int, bytes]]:
+    """What comes first in a file that lacks nothing, checked, and all of its segments."""
     segments = read(data)
-    header = checked_header(segments, max_pixels)
-    if lacks := header.lacks(segments):
+    header = beginning(segments, max_pixels)
+    if isinstance(header, Header) and (lacks := header.lacks(segments)):
         raise PrancImgError(f"the file is cut short: {lacks}")
     return header, segments
 
 
-def checked_header(segments: Mapping[int, bytes], max_pixels: int | None) -> Header:
-    """The header, if the picture has no more than ``max_pixels`` pixels."""
-    header = Header.unpack(segments[Segment.HEADER])
+def beginning(segments: Mapping[int, bytes], max_pixels: int | None) -> Header | Lossless:
+    """The header or the lossless picture, if it has no more than ``max_pixels`` pixels."""
+    header: Header | Lossless
+    if Segment.LOSSLESS in segments:
+        if any(Segment.HEADER <= kind <= Segment.FIELD_6 for kind in segments if kind != Segment.LOSSLESS):
+            raise PrancImgError("the file holds both a network and a lossless picture")
+        header = Lossless.unpack(segments[Segment.LOSSLESS])
+    else:
+        header = Header.unpack(segments[Segment.HEADER])
     if max_pixels is not None and header.width * header.height > max_pixels:
         raise PrancImgError(
             f"the picture has {header.width} x {header.height} pixels, more than the limit of {max_pixels}"
@@ -405,10 +422,10 @@ def salvage(data: bytes, family: Family = PICTURE) -> tuple[dict[int, bytes], Da
         else:
             segments[kind] = data[at:end]
             at = end + 4
-    for needed in family.needed:
-        if needed not in segments:
-            missing = PrancImgError(f"the file is cut short: its {_name(needed, family)} is missing")
-            raise damage.error if damage else missing
+    if not any(segments.keys() >= set(group) for group in family.needed):
+        first = next(kind for kind in family.needed[0] if kind not in segments)
+        missing = PrancImgError(f"the file is cut short: its {_name(first, family)} is missing")
+        raise damage.error if damage else missing
     return segments, damage
 
 
@@ -433,48 +450,6 @@ def _last_segments(rest: bytes, family: Family) -> Iterator[int]:
 
 def _stray(data: bytes, start: int) -> PrancImgError:
     return PrancImgError(f"the last {len(data) - start} bytes of the file are damaged, or do not belong to it")
-
-
-def varint(number: int) -> bytes:
-    """LEB128: seven bits a byte, low bits first, the top bit set on all but the last."""
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*out, number])
-
-
-def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number at ``data[at:]``, at most 2**64-1, and the offset behind it."""
-    number = 0
-    for i in range(10):
-        if at + i >= len(data):
-            raise PrancImgError("the file is cut short within a number")
-        number |= (data[at + i] & 127) << 7 * i
-        if data[at + i] < 128:
-            if number >= 1 << 64:
-                break
-            return number, at + i + 1
-    raise PrancImgError("a number in the file is too large")
-
-
-class Numbers:
-    """Reads the varints of a header, each with its limits."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 0
-
-    def __call__(self, what: str, low: int, high: int) -> int:
-        """The next number. Raises PrancImgError outside ``low`` to ``high``."""
-        value, self._at = read_varint(self._data, self._at)
-        if not low <= value <= high:
-            raise PrancImgError(f"the {what} {value} is out of range ({low} to {high})")
-        return value
-
-    def end(self) -> None:
-        """Refuse what follows the last number."""
-        if self._at != len(self._data):
-            raise PrancImgError("the header is longer than its fields")
 
 
 def _name(kind: int, family: Family) -> str:

@@ -10,14 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from prancimg.errors import PrancImgError
-from prancimg.format.bitstream import Segment, read_varint, varint
+from prancimg.format.bitstream import Segment
+from prancimg.format.lossless import Lossless
+from prancimg.format.numbers import read_varint, varint
 
 MAX_METADATA = 1 << 24
 """Cap on the bytes of a colour profile, of EXIF and of XMP."""
 OPAQUE = 65535
 MARGIN = 1 / 16
 """A field's alpha goes this far beyond 0 and 1; what is cut off leaves wholly clear and opaque parts clean."""
-_FLAT, _LOSSLESS, _FIELD = range(3)
+_FLAT, _PNG, _FIELD, _LOSSLESS = range(4)
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,22 @@ class Samples:
 
 @dataclass(frozen=True)
 class Alpha:
-    """A coded alpha channel: one value everywhere, or a PNG file, or a .prc file."""
+    """A coded alpha channel: one value everywhere, or lossless, or a .prc file."""
 
     flat: int | None = None
     """0 to 65535."""
     png: bytes = b""
+    """A PNG file, as in files of before there were lossless pictures."""
     prc: bytes = b""
+    lossless: Lossless | None = None
 
     def pack(self) -> bytes:
         """The segment's payload."""
         if self.flat is not None:
             return bytes([_FLAT]) + varint(self.flat)
-        return bytes([_LOSSLESS]) + self.png if self.png else bytes([_FIELD]) + self.prc
+        if self.lossless:
+            return bytes([_LOSSLESS]) + self.lossless.pack()
+        return bytes([_PNG]) + self.png if self.png else bytes([_FIELD]) + self.prc
 
     @staticmethod
     def unpack(data: bytes) -> Alpha:
@@ -65,10 +71,12 @@ class Alpha:
             if value > OPAQUE or end != len(data):
                 raise PrancImgError("the alpha segment is broken")
             return Alpha(flat=value)
-        if method == _LOSSLESS:
+        if method == _PNG:
             return Alpha(png=data[1:])
         if method == _FIELD:
             return Alpha(prc=data[1:])
+        if method == _LOSSLESS:
+            return Alpha(lossless=Lossless.unpack(data[1:]))
         raise PrancImgError("the alpha segment is of an unknown kind")
 
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from prancimg.network.arrays import Array
 
+MAX_SIDE = 1 << 20
+"""Cap on width and height."""
 MAX_LEVELS = 7
 COMPONENTS = 3
 CHANNELS = 4

@@ -28,6 +28,8 @@ class Picture:
 
     colors: np.ndarray
     """(H, W, 3): uint8, or float32 on the same scale from 0 to 255 where there were 16 bits."""
+    exact: np.ndarray
+    """(H, W, 1 or 3) uint8 or uint16: the samples as they came, also where nobody can see them."""
     alpha: np.ndarray | None = None
     """(H, W) uint8 or uint16; None where everything is opaque."""
     samples: Samples = field(default_factory=Samples)
@@ -118,12 +120,13 @@ def _picture(colors: np.ndarray, alpha: np.ndarray | None, **further: Any) -> Pi
     grey = colors.shape[2] == 1
     if alpha is not None and np.all(alpha == np.iinfo(alpha.dtype).max):
         alpha = None
+    exact = colors
     if alpha is not None and not alpha.all():
         colors = _filled(colors, alpha)
     if deep:
         colors = colors.astype(np.float32) / np.float32(257)
     colors = np.ascontiguousarray(np.broadcast_to(colors, (*colors.shape[:2], 3)))
-    return Picture(colors, alpha, Samples(grey, 16 if deep else 8), **further)
+    return Picture(colors, exact, alpha, Samples(grey, 16 if deep else 8), **further)
 
 
 def _filled(colors: np.ndarray, alpha: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A plane of samples as a greyscale PNG file, without loss: how an alpha channel is stored."""
+"""A plane of samples as a greyscale PNG file: how alpha channels were stored before there were lossless pictures."""
 
 from __future__ import annotations
 
@@ -10,18 +10,6 @@ import numpy as np
 from PIL import Image
 
 from prancimg.errors import PrancImgError
-
-
-def plane_to_png(plane: np.ndarray) -> bytes:
-    """A plane (H, W) uint8 or uint16 as a greyscale PNG of as few bits a sample as it needs: 1, 8 or 16."""
-    if plane.dtype == np.uint16 and not np.any(plane % 257):
-        plane = (plane // 257).astype(np.uint8)
-    image = Image.fromarray(plane)
-    if plane.dtype == np.uint8 and not np.any((plane + 1) & 254):  # 0 and 255 alone
-        image = image.convert("1")
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
 
 
 def png_to_plane(data: bytes, height: int, width: int) -> np.ndarray:

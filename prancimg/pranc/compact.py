@@ -16,8 +16,9 @@ from enum import IntEnum
 import numpy as np
 
 from prancimg.errors import PrancImgError
-from prancimg.format.bitstream import Family, Numbers, read, salvage, step_size, varint, write
+from prancimg.format.bitstream import Family, read, salvage, step_size, write
 from prancimg.format.layout import SCALES, Kind
+from prancimg.format.numbers import Numbers, varint
 from prancimg.format.range_coder import (
     NO_LOW_BITS,
     AdaptiveModel,
@@ -76,7 +77,7 @@ class ModelSegment(IntEnum):
     COEFFICIENTS = 3
 
 
-MODEL = Family(".prn", b"\x8bPRN\r\n\x1a\n", ModelSegment, (ModelSegment.HEADER, ModelSegment.APART))
+MODEL = Family(".prn", b"\x8bPRN\r\n\x1a\n", ModelSegment, ((ModelSegment.HEADER, ModelSegment.APART),))
 
 
 @dataclass(frozen=True)

@@ -314,7 +314,7 @@ def test_bytes_and_what_is_no_picture(small):
 
 def test_sixteen_bits_are_more_than_eight():
     samples = deep_pixels(1)[:, :, 0]
-    picture = prancimg.open(encode(samples, quality=90))
+    picture = prancimg.open(encode(samples, quality=90, lossless=False))
     deep, shallow = picture.array()[:, :, 0], picture.array(depth=8)[:, :, 0]
     assert (picture.depth, picture.mode, deep.dtype, shallow.dtype) == (16, "I;16", np.uint16, np.uint8)
     assert len(np.unique(deep)) > 256 > len(np.unique(shallow))
@@ -487,7 +487,7 @@ def segments(**kinds: bytes) -> dict[int, bytes]:
         (segments(samples=b"\x01\x09"), "samples segment is broken"),
         (segments(samples=b"\x01\x08\x00"), "samples segment is broken"),
         (segments(alpha=b""), "unknown kind"),
-        (segments(alpha=b"\x03"), "unknown kind"),
+        (segments(alpha=b"\x04"), "unknown kind"),
         (segments(alpha=b"\x00\x80\x80\x04"), "alpha segment is broken"),
         (segments(icc=b"nonsense"), "icc segment is broken"),
         (segments(xmp=__import__("zlib").compress(b"x" * 99)[:-5]), "cut short"),
