@@ -115,7 +115,7 @@ class Fit:
         with torch.no_grad():
             self.y = initial_grids(self.objective, weights, header)
         self.y.requires_grad_()
-        self.adam, self.age = GridAdam(self.y), 0
+        self.adam, self.age = GridAdam(self.y, self.step), 0
 
     def loss(self, weights: dict[str, Tensor], generator: torch.Generator) -> Tensor:
         """Distortion + λ · rate at this stage."""

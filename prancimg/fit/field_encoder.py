@@ -11,23 +11,31 @@ from prancimg.decoding.decoder import Model, decode_array
 from prancimg.errors import PrancImgError
 from prancimg.fit.fit_field import fit_field
 from prancimg.fit.large import LARGE, fit_large
+from prancimg.fit.loss import RateDistortion, to_planes
+from prancimg.fit.networks import Networks
 from prancimg.fit.rate_control import falling_root
 from prancimg.fit.rdoq import Fitted
 from prancimg.fit.search import Progress, Search, network_segments
-from prancimg.fit.setup import LMBDAS, TUNES, Setup
+from prancimg.fit.setup import FULL_CHROMA, LMBDAS, TUNES, Setup, relative_rate
 from prancimg.format import bitstream
 from prancimg.format.bitstream import Header, Segment
 from prancimg.format.layout import MAX_LEVELS
 from prancimg.network import context
-from prancimg.network.field import Coefficients
+from prancimg.network.field import Coefficients, grid_step
 from prancimg.network.siren import FRACTION
 
 EFFORTS = {1: 16, 2: 36, 3: 80, 4: 170, 5: 360, 6: 700, 7: 1350, 8: 2500, 9: 4608}
 """Steps of a fit: each takes about twice as long as the one before, with all else that takes time."""
 UNUSED_SHARE = 0.028
 """The share of a size that may be left over: coefficients that fill it would not be worth their bits."""
+ONE_COLOR_LMBDA = 2e-3
+"""λ of the header of a file of one colour: its step hits the colour, in few bytes."""
 MIN_PIXELS = 256
 """A bit a pixel counts as if there were so many pixels at least: else a picture of one would not have its colour."""
+FEWER, TRIES = 0.7, 3
+"""Where a fit of fewer bytes may be the better one: by how many fewer, and how often, that is tried."""
+NEAR, GOOD = 4, 1e-3
+"""How many times less than that of one colour an error must be to be surely less; an error that is good anyway."""
 PSNR_FITS = 5
 """Fits in search of a PSNR."""
 
@@ -46,16 +54,38 @@ class FieldSearch(Search):
         progress: Progress | None = None,
         setup: Setup = TUNES["ssim"],
     ) -> None:
-        super().__init__(image, device, progress)
+        super().__init__(image, effort, device, progress)
         self.seed, self.setup, self.iterations = seed, setup, EFFORTS[effort]
+        self.variance = float(np.mean(image.var((0, 1)))) / 255**2
         setup.header(image, LMBDAS[0], (0, 0)).check()
 
     def at_size(self, size: int) -> bytes:
         """See :class:`Search`."""
         least = _file(*_empty_field(self.image))
         self.check_size(size, len(least))
-        bits = 8.0 * (size - len(least)) + 8
-        fitted = self._fit(bits=bits)
+        best, error = self._near_size(size, least)
+        best = self._no_worse_than_one_color(best, error, size)
+        fewer, tries = FEWER * size, 0
+        while self._doubtful(fewer, error) and fewer > len(least) and tries < TRIES:
+            tries += 1
+            other, error = self._near_size(round(fewer), least, tries / (TRIES + 1))
+            best = max(best, other, key=lambda data: _psnr(self.image, data))
+            fewer *= FEWER
+        return best
+
+    def _doubtful(self, size: float, error: float) -> bool:
+        """Whether a fit of more than these bytes may be farther from the picture than one of as many.
+
+        So it is at high rates, and where it is hardly nearer than one colour, as with noise, dithering and stripes.
+        """
+        bpp = 8 * size / self.pixels
+        poor = self.variance < NEAR * error or (bpp > 1 and self.variance < 8 * NEAR * error)
+        return bpp > FULL_CHROMA[1] or (poor and error > GOOD)
+
+    def _near_size(self, size: int, least: bytes, start: float = 0.0) -> tuple[bytes, float]:
+        """The file of one fit, or ``least``; and its error, about."""
+        share = 1 / (TRIES + 1) if start or 8 * FEWER * size > FULL_CHROMA[1] * self.pixels else 1.0
+        fitted = self._fit(bits=8.0 * (size - len(least)) + 8, start=start, share=share)
         files: dict[float, bytes] = {}
 
         def excess(shift: float) -> float:
@@ -65,12 +95,22 @@ class FieldSearch(Search):
         off = excess(0.0)
         if not -UNUSED_SHARE <= off <= 0:
             falling_root(excess, 2 * off + 0.01, -0.5, (fitted.finest, fitted.coarsest), 0.01, 8)
-        fitting = [data for data in files.values() if len(data) <= size]
-        return max(fitting, key=len, default=least)
+        fitting = {shift: data for shift, data in files.items() if len(data) <= size}
+        shift = max(fitting, key=lambda shift: len(fitting[shift]), default=math.inf)
+        data = fitting.get(shift, least)
+        return data, fitted.error if abs(shift) < 1 else 10 ** (-_psnr(self.image, data) / 10)
+
+    def _no_worse_than_one_color(self, data: bytes, error: float, size: float = math.inf) -> bytes:
+        """A file, or that of the mean colour where that is nearer to the picture and not larger than ``size``."""
+        if NEAR * error < self.variance or _psnr(self.image, data) >= 10 * math.log10(1 / max(self.variance, 1e-10)):
+            return data
+        flat = _one_color(self.image, self.device)
+        return flat if len(flat) <= size and _psnr(self.image, flat) > _psnr(self.image, data) else data
 
     def at_lmbda(self, lmbda: float) -> bytes:
         """See :class:`Search`; a picture counts for ``MIN_PIXELS`` at least."""
-        return file_of(self._fit(lmbda=max(lmbda * min(1.0, self.pixels / MIN_PIXELS), LMBDAS[0])), 0.0)
+        fitted = self._fit(lmbda=max(lmbda * min(1.0, self.pixels / MIN_PIXELS), LMBDAS[0]))
+        return self._no_worse_than_one_color(file_of(fitted, 0.0), fitted.error)
 
     def at_psnr(self, wanted: float) -> bytes:
         """See :class:`Search`."""
@@ -85,7 +125,7 @@ class FieldSearch(Search):
             return files[-1][0] - wanted
 
         # Falling as it must, and just above instead of just below zero: look for the mirrored point.
-        start = min(max(math.log(3 * 10 ** (-wanted / 10)), low), high)
+        start = min(max(math.log((3 if wanted < 40 else 0.6) * 10 ** (-wanted / 10)), low), high)
         falling_root(lambda x: -shortfall(-x), -start, -1.3, (-high, -low), 0.15, PSNR_FITS)
         enough = [data for reached, data in files if reached >= wanted]
         if not enough:
@@ -119,6 +159,18 @@ def _empty_field(image: np.ndarray) -> tuple[Header, list[np.ndarray], Coefficie
     header = Setup().header(image, LMBDAS[1], (MAX_LEVELS - 1, MAX_LEVELS - 1))
     empty = {grid.key: np.zeros((grid.height, grid.width), np.int32) for grid in header.pyramid.grids}
     return header, [np.zeros(0, np.int64)] * len(header.tensors), empty
+
+
+def _one_color(image: np.ndarray, device: torch.device) -> bytes:
+    """The file of a picture's mean colour: the coarsest grids alone, as they start."""
+    mean = np.broadcast_to(image.mean((0, 1), keepdims=True), image.shape)
+    header = Setup().header(image, ONE_COLOR_LMBDA, (MAX_LEVELS - 1, MAX_LEVELS - 1))
+    objective = RateDistortion(to_planes(mean, device), header.pyramid)
+    weights = Networks(Model.of(header), header.tensors, device).theta0
+    with torch.no_grad():
+        y = objective.start(weights, grid_step(header.step), relative_rate(header.rate)).round()
+    q = header.pyramid.split(y.cpu().numpy().astype(np.int32))
+    return _file(header, [np.zeros(0, np.int64)] * len(header.tensors), q)
 
 
 def file_of(fitted: Fitted, shift: float) -> bytes:

@@ -48,7 +48,7 @@ def fit_field(
         expected_bits, levels = bits, setup.levels
     else:
         expected_bits = StartRate(image, setup, device).bits(lmbda, setup.levels or (1, 2))
-        levels = setup.levels or finest_levels(expected_bits / count)
+        levels = setup.levels or finest_levels(expected_bits / count, lmbda)
     adapted = adapted_to(expected_bits, iterations) if setup.adapted is None else setup.adapted
     header, steps = setup.header(image, lmbda, levels, adapted, seed), steps_at(iterations, levels[0])
     if not steered:

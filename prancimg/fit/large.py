@@ -87,13 +87,13 @@ class WindowRateDistortion(RateDistortion):
         """What the coefficients in the window make, and what those beyond it add."""
         return super().field(q, weights, step) + self.beyond
 
-    def start(self, weights: Mapping[str, Tensor], step: float, r: float, rounds: int = 3) -> Tensor:
+    def start(self, weights: Mapping[str, Tensor], step: float, r: float) -> Tensor:
         """As for a whole picture, but what is known stays."""
         y = self.known
-        for _ in range(rounds):
+        for damping in self.damping:
             y = y.round()
             rest = self.pixels - self.render(y, weights, step, r)
-            y = torch.where(self.free, y + self.laplacian_pyramid(rest, weights, step, r), self.known)
+            y = torch.where(self.free, y + damping * self.laplacian_pyramid(rest, weights, step, r), self.known)
         return y
 
 
@@ -221,7 +221,7 @@ def _sample(
         levels, lmbda = initial_lmbda(sheet, bits * share, setup, iterations, device)
     else:
         bits = begun.bits(lmbda, (1, 2)) / share
-        levels = setup.levels or finest_levels(bits / count)
+        levels = setup.levels or finest_levels(bits / count, lmbda)
     adapted = adapted_to(bits, iterations) if setup.adapted is None else setup.adapted
     setup = replace(setup, levels=levels, adapted=adapted)
     for attempt in range(2):
@@ -272,7 +272,7 @@ def _fit_window(
         seen = window(header.pyramid, field.q, network, step, place.box)
         objective.beyond = torch.from_numpy(np.array(seen)).to(device) - objective.field(known, weights, step)
         y = torch.where(free, initial_grids(objective, weights, header), known)
-    adam, lmbda_per_bit = GridAdam(y.requires_grad_()), lmbda / pixels[0].numel()
+    adam, lmbda_per_bit = GridAdam(y.requires_grad_(), step), lmbda / pixels[0].numel()
     threads = AdaptiveThreads()
     for i in range(steps):
         with threads.step(i):

@@ -39,12 +39,18 @@ class RateDistortion:
         """What an error counts for at every pixel, (h, w): made when first asked for, which the start never does."""
         return visibility(self.pixels, self.masking)
 
-    def start(self, weights: Mapping[str, Tensor], step: float, r: float, rounds: int = 3) -> Tensor:
+    @property
+    def damping(self) -> tuple[float, ...]:
+        """How far each of the start's Newton steps goes."""
+        full_chroma = any(grid.key == (1, 0) for grid in self.pyramid.grids)
+        return OPTIMISATION.start_damping_full_chroma if full_chroma else OPTIMISATION.start_damping
+
+    def start(self, weights: Mapping[str, Tensor], step: float, r: float) -> Tensor:
         """The analytic start: a pyramid that shows the picture, by Newton steps with one slope everywhere."""
         y = self.pixels.new_zeros(sum(grid.count for grid in self.pyramid.grids))
-        for _ in range(rounds):
+        for damping in self.damping:
             y = y.round()
-            y += self.laplacian_pyramid(self.pixels - self.render(y, weights, step, r), weights, step, r)
+            y += damping * self.laplacian_pyramid(self.pixels - self.render(y, weights, step, r), weights, step, r)
         return y
 
     def laplacian_pyramid(self, rest: Tensor, weights: Mapping[str, Tensor], step: float, r: float) -> Tensor:

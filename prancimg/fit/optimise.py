@@ -39,7 +39,8 @@ class FieldFit:
             with torch.no_grad():
                 y = initial_grids(self.objective, self.networks.theta0, header)
         self.y = y.requires_grad_()
-        self.adam, self.error, self.steps, self.threads = GridAdam(y), math.inf, 0, AdaptiveThreads()
+        self.adam, self.error = GridAdam(y, grid_step(header.step)), math.inf
+        self.steps, self.threads = 0, AdaptiveThreads()
         self.active: Tensor | None = None
         """Which contexts hold anything but zeros; looked up every few steps."""
         self.fixed: Tensor | None = None
@@ -84,7 +85,8 @@ class FieldFit:
         """The fit as it stands."""
         alpha, coded = self.networks.integers()
         header, y = replace(self.header, tensors=coded), self.y.detach().cpu().numpy()
-        return Fitted(header, alpha, y, np.zeros(0, np.int64), 0.0 if self.error < NEGLIGIBLE_ERROR else -32.0)
+        finest = 0.0 if self.error < NEGLIGIBLE_ERROR else -32.0
+        return Fitted(header, alpha, y, np.zeros(0, np.int64), finest, self.error)
 
     def with_rdoq_order(self, groups: int) -> Fitted:
         """The same, with the order in which coefficients are given up."""

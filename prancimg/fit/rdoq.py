@@ -35,6 +35,8 @@ class Fitted:
     """Places of coefficients other than zero, in the order in which they are given up."""
     finest: float
     """The most negative shift that is worth its bits."""
+    error: float = math.inf
+    """Mean squared error, weighted by visibility, at the end of the fit; infinite where it is not known."""
 
     @property
     def coarsest(self) -> float:

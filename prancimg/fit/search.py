@@ -22,7 +22,8 @@ class Search(ABC):
     model: str
     """As :func:`prancimg.encode` names it."""
 
-    def __init__(self, image: np.ndarray, device: torch.device, progress: Progress | None) -> None:
+    def __init__(self, image: np.ndarray, effort: int, device: torch.device, progress: Progress | None) -> None:
+        self.effort = effort
         self.image, self.device, self.progress = image, device, progress
         self.pixels = image.shape[0] * image.shape[1]
 
@@ -50,7 +51,9 @@ class Search(ABC):
 
     def out_of_reach(self, wanted: float, most: float) -> OutOfReach:
         """What to say of a PSNR that no file has."""
-        return OutOfReach(f"{wanted} dB are out of reach: the {self.model} model gets to {most:.2f} dB on this picture")
+        here = f"the {self.model} model gets to {most:.2f} dB on this picture at effort {self.effort}"
+        more = "a higher effort (--effort) gets further, lossless (--lossless) is exact"
+        return OutOfReach(f"{wanted} dB are out of reach: {here}; {more if self.effort < 9 else more.split(', ')[1]}")
 
 
 def network_segments(header: Header, alpha: Sequence[np.ndarray]) -> list[tuple[int, bytes]]:

@@ -98,8 +98,8 @@ class SirenSearch(Search):
     def __init__(
         self, image: np.ndarray, effort: int, seed: int | None, device: torch.device, progress: Progress | None
     ) -> None:
-        super().__init__(image, device, progress)
-        self.effort, self.seed, self.done = effort, seed, 0.0
+        super().__init__(image, effort, device, progress)
+        self.seed, self.done = seed, 0.0
 
     def at_size(self, size: int) -> bytes:
         """See :class:`Search`."""
