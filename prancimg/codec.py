@@ -177,7 +177,7 @@ def _lossless_or_lossy(
         if size is None:  # it was a PSNR, which every lossless file has
             return exact or _lossless_file(picture, how.effort)
         if 0 < len(exact) < error.lowest:
-            raise too_few(size, len(exact), pixels) from error
+            raise OutOfReach(f"{too_few(size, len(exact), pixels)}{_way_out(picture)}") from error
         raise
     if size is not None:
         return lossy
@@ -236,8 +236,7 @@ def _encode_picture(
     if not extras:
         return encoder.encode_array(picture.colors, wanted, how, progress)
     beside = len(bitstream.write(extras)) - len(bitstream.write([]))
-    spare = beside - len(bitstream.write(Extras(picture.samples, alpha).segments())) + len(bitstream.write([]))
-    hint = f"; --strip (strip=True) leaves out {spare} of metadata" if spare else ""
+    hint = _way_out(picture)
     if size is not None:
         if size <= beside:
             alone = f"transparency and metadata alone take {beside}{hint}"
@@ -250,6 +249,12 @@ def _encode_picture(
         raise OutOfReach(f"{error} (beside {beside} of transparency and metadata{hint})", lowest) from error
     *others, last = bitstream.read(colors).items()  # the last must be there: no cut goes unnoticed
     return bitstream.write([*others, *extras, last])
+
+
+def _way_out(picture: Picture) -> str:
+    """What to say of metadata where a size is too small."""
+    spare = len(bitstream.write(Extras(metadata=picture.metadata).segments())) - len(bitstream.write([]))
+    return f"; --strip (strip=True) leaves out {spare} of metadata" if spare else ""
 
 
 def _coded_alpha(

@@ -707,7 +707,8 @@ def decode(data, picture=True):
     if 3 in segments:
         depth, lines = lossless(segments[3])
         shown = [[[round(v * 255 / (256 ** (depth // 8) - 1)) for v in pixel] for pixel in line] for line in lines]
-        return {"samples": [[v for line in lines for pixel in line for v in pixel]], "picture": shown}
+        samples = [[v for line in lines for pixel in line for v in pixel]]
+        return {"samples": samples} | ({"picture": shown} if picture else {})
     h = header_of(segments[1])
     tensors, directions = theta0_from_prior(h) if h["prior"] else (theta0_from_seed(h), {})
     decoder = RangeDecoder(segments[2])

@@ -27,6 +27,8 @@ from prancimg.format.facts import info
 if TYPE_CHECKING:
     from prancimg.decoding.lazy import LazyImage
 
+_GOOD = 55
+"""dB from which what is left of an error is mostly the rounding to 8 bits, which alone is 59."""
 PREVIEW = 2
 """Finest level of a preview: a file's first part ends there."""
 
@@ -113,7 +115,12 @@ def _encode(options: argparse.Namespace) -> None:
     quality = f"{psnr:.2f} dB" if math.isfinite(psnr) else "lossless"
     _say(f"{options.output}: {len(data)} bytes, {8 * len(data) / (height * width):.4f} bpp, {quality}, {seconds:.1f} s")
     if wanted and len(data) < 0.97 * wanted and math.isfinite(psnr):
-        _say(f"{options.output}: smaller than asked for: more bits would not make the picture better")
+        found = (
+            "a fit at a higher --effort may make use of more bits"
+            if psnr < _GOOD
+            else "more bits change next to nothing"
+        )
+        _say(f"{options.output}: smaller than asked for: {found}")
     _note(options, options.output, remarks(data))
     if options.verbose:
         for line in report(info(data)):
