@@ -98,7 +98,8 @@ class FieldSearch(Search):
         fitting = {shift: data for shift, data in files.items() if len(data) <= size}
         shift = max(fitting, key=lambda shift: len(fitting[shift]), default=math.inf)
         data = fitting.get(shift, least)
-        return data, fitted.error if abs(shift) < 1 else 10 ** (-_psnr(self.image, data) / 10)
+        known = abs(shift) < 1 and math.isfinite(fitted.error)
+        return data, fitted.error if known else 10 ** (-_psnr(self.image, data) / 10)
 
     def _no_worse_than_one_color(self, data: bytes, error: float, size: float = math.inf) -> bytes:
         """A file, or that of the mean colour where that is nearer to the picture and not larger than ``size``."""
