@@ -50,6 +50,8 @@ class Optimisation:
     """The share of the steps after which the grids are rounded and only the networks still move."""
     networks_rounded_from: float = 0.7
     """The share of the steps after which the networks' coefficients are rounded, with a straight-through gradient."""
+    sampled_blocks: int = 4
+    """One of so many blocks of rows tells the gradient by a context network's matrices, if few coefficients move it."""
     refresh_active_every: int = 8
     """Steps after which it is looked up again which contexts are active."""
     masking_window: int = 33
