@@ -18,13 +18,13 @@ from prancimg.fit.rdoq import Fitted
 from prancimg.fit.search import Progress, Search, network_segments
 from prancimg.fit.setup import FULL_CHROMA, LMBDAS, TUNES, Setup, relative_rate
 from prancimg.format import bitstream
-from prancimg.format.bitstream import Header, Segment
+from prancimg.format.bitstream import FROZEN, Header, Segment
 from prancimg.format.layout import MAX_LEVELS
 from prancimg.network import context
 from prancimg.network.field import Coefficients, grid_step
 from prancimg.network.siren import FRACTION
 
-EFFORTS = {1: 16, 2: 36, 3: 80, 4: 170, 5: 360, 6: 700, 7: 1350, 8: 2500, 9: 4608}
+EFFORTS = {1: 12, 2: 30, 3: 60, 4: 120, 5: 240, 6: 480, 7: 900, 8: 1700, 9: 3200}
 """Steps of a fit: each takes about twice as long as the one before, with all else that takes time."""
 UNUSED_SHARE = 0.028
 """The share of a size that may be left over: coefficients that fill it would not be worth their bits."""
@@ -157,7 +157,7 @@ class FieldSearch(Search):
 
 def _empty_field(image: np.ndarray) -> tuple[Header, list[np.ndarray], Coefficients]:
     """The smallest file of a picture's size: an empty field of as few grids as there can be."""
-    header = Setup().header(image, LMBDAS[1], (MAX_LEVELS - 1, MAX_LEVELS - 1))
+    header = Setup().header(image, LMBDAS[1], (MAX_LEVELS - 1, MAX_LEVELS - 1), FROZEN)
     empty = {grid.key: np.zeros((grid.height, grid.width), np.int32) for grid in header.pyramid.grids}
     return header, [np.zeros(0, np.int64)] * len(header.tensors), empty
 
