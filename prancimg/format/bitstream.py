@@ -262,19 +262,16 @@ ALL_WEIGHTS: Adapted = {**_PAINT, **_contexts((96, None), (96, None), (104, None
 DIRECTIONS: Adapted = {f"{LEARNED}.{part}": (120, None) for part in (*KINDS, PAINT)}
 SEEDED: Adapted = {**DIRECTIONS, **_PAINT, "w0": (56, 16), "b0": (48, 8), "w1": (48, 16), "residual": (48, 24)}
 SYNTHESIS: Adapted = {**DIRECTIONS, **_PAINT}
-CONTEXTS: Adapted = SYNTHESIS | {
-    f"{kind}.{name}": (step, k)
-    for kind in KINDS
-    for name, (step, k) in {
-        "a": (72, 8),
-        "bias": (80, 8),
-        "slope": (80, 8),
-        "b": (72, 8),
-        "b0": (80, 8),
-        "c": (80, 8),
-        "c0": (104, None),
-    }.items()
+_SOME: Adapted = {
+    "a": (72, 8),
+    "bias": (80, 8),
+    "slope": (80, 8),
+    "b": (72, 8),
+    "b0": (80, 8),
+    "c": (80, 8),
+    "c0": (104, None),
 }
+CONTEXTS: Adapted = {**SYNTHESIS, **{f"{kind}.{name}": how for kind in KINDS for name, how in _SOME.items()}}
 
 
 @dataclass(frozen=True)
