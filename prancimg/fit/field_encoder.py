@@ -18,7 +18,7 @@ from prancimg.fit.rdoq import Fitted
 from prancimg.fit.search import Progress, Search, network_segments
 from prancimg.fit.setup import FULL_CHROMA, LMBDAS, TUNES, Setup, relative_rate
 from prancimg.format import bitstream
-from prancimg.format.bitstream import FROZEN, Header, Segment
+from prancimg.format.bitstream import Header, Segment
 from prancimg.format.layout import MAX_LEVELS
 from prancimg.network import context
 from prancimg.network.field import Coefficients, grid_step
@@ -157,7 +157,7 @@ class FieldSearch(Search):
 
 def _empty_field(image: np.ndarray) -> tuple[Header, list[np.ndarray], Coefficients]:
     """The smallest file of a picture's size: an empty field of as few grids as there can be."""
-    header = Setup().header(image, LMBDAS[1], (MAX_LEVELS - 1, MAX_LEVELS - 1), FROZEN)
+    header = Setup().header(image, LMBDAS[1], (MAX_LEVELS - 1, MAX_LEVELS - 1))
     empty = {grid.key: np.zeros((grid.height, grid.width), np.int32) for grid in header.pyramid.grids}
     return header, [np.zeros(0, np.int64)] * len(header.tensors), empty
 

@@ -16,7 +16,7 @@ from prancimg.fit.ops.rounding import squash
 from prancimg.fit.optimise import FieldFit, fit_at_lmbda
 from prancimg.fit.rdoq import Fitted
 from prancimg.fit.setup import LMBDAS, OPTIMISATION, RATE_CONTROL, Setup, finest_levels, relative_rate, steps_at
-from prancimg.format.bitstream import Header
+from prancimg.format.bitstream import DIRECTIONS, Header
 from prancimg.format.layout import MAX_LEVELS
 
 _TILE = 128
@@ -184,7 +184,7 @@ def initial_lmbda(
     steps = _probe_steps(iterations, levels)
     for _ in range(RATE_CONTROL.probes if iterations >= RATE_CONTROL.long_fit else 0):
         lmbda = math.exp(x)
-        probe = fit_at_lmbda(tiles, setup.header(tiles, lmbda, levels), lmbda, setup, steps, device).bits(0)
+        probe = fit_at_lmbda(tiles, setup.header(tiles, lmbda, levels, DIRECTIONS), lmbda, setup, steps, device).bits(0)
         expected = max(probe, 1.0) / part.bits(lmbda, levels) * whole.bits(lmbda, levels)
         off = math.log(expected / (RATE_CONTROL.probe_surplus * bits))
         if abs(off) < RATE_CONTROL.probe_tolerance:
@@ -206,7 +206,7 @@ def chosen_levels(
     tiles, losses = contact_sheet(image), []
     for each in (levels, finer):
         steps = _probe_steps(iterations, each)
-        probe = fit_at_lmbda(tiles, setup.header(tiles, lmbda, each), lmbda, setup, steps, device)
+        probe = fit_at_lmbda(tiles, setup.header(tiles, lmbda, each, DIRECTIONS), lmbda, setup, steps, device)
         losses.append(probe.error + lmbda * probe.bits(0) / (tiles.size // 3))
     return finer if losses[1] < RATE_CONTROL.finer_chroma * losses[0] else levels
 

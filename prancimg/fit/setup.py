@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from prancimg.format.bitstream import DIRECTIONS, SEEDED, SYNTHESIS, Adapted, Header, coded_by
+from prancimg.format.bitstream import FROZEN, SEEDED, SYNTHESIS, Adapted, Header, coded_by
 from prancimg.format.layout import NEUTRAL_RATE, STEP_CODES, Kind
 from prancimg.network.prior import load_prior
 
@@ -137,7 +137,7 @@ class Setup:
         image: np.ndarray,
         lmbda: float,
         levels: tuple[int, int] = (0, 1),
-        adapted: Adapted = DIRECTIONS,
+        adapted: Adapted = FROZEN,
         seed: int = 0,
     ) -> Header:
         """The plan of a fit of a picture (H, W, 3) at λ: its grids, its steps and how its networks adapt."""
