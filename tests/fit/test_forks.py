@@ -21,7 +21,7 @@ faulthandler.dump_traceback_later(500, exit=True)  # the first encode of all may
 PICTURE = (np.indices((24, 32)).sum(0)[..., None] * [4, 3, 2]).astype(np.uint8)
 
 def encode(model="field"):
-    return prancimg.encode(PICTURE, effort=1, bpp=2, model=model)
+    return prancimg.encode(PICTURE, effort=1, bpp=2, model=model, lossless=False)
 
 def in_a_pool(method, models=("field", "field")):
     with multiprocessing.get_context(method).Pool(len(models)) as pool:
