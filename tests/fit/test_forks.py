@@ -98,7 +98,7 @@ begun, go_on = threading.Event(), threading.Event()
 def wait(_):
     begun.set()
     go_on.wait(60)
-thread = threading.Thread(target=lambda: prancimg.encode(PICTURE, effort=1, bpp=2, progress=wait))
+thread = threading.Thread(target=lambda: prancimg.encode(PICTURE, effort=1, bpp=2, progress=wait, lossless=False))
 thread.start()
 begun.wait(60)
 said = in_a_child()
