@@ -26,20 +26,7 @@ from prancimg.fit.field_encoder import _file as field_file
 from prancimg.fit.setup import Setup
 from prancimg.fit.siren_encoder import Plan, _file, fit_to_size, widest
 from prancimg.format import bitstream
-from prancimg.format.bitstream import (
-    ALL_WEIGHTS,
-    CONTEXTS,
-    DIRECTIONS,
-    FROZEN,
-    PRANC,
-    SEEDED,
-    STEPS,
-    SYNTHESIS,
-    Adapted,
-    Coded,
-    Header,
-    Segment,
-)
+from prancimg.format.bitstream import ALL_WEIGHTS, FROZEN, PRANC, STEPS, Adapted, Coded, Header, Segment
 from prancimg.format.extras import Alpha, Extras, Metadata, Samples
 from prancimg.format.layout import SCALES, Kind
 from prancimg.format.lossless import Coding, Lossless
@@ -66,10 +53,10 @@ def fitted(plan: Plan, size: int, width: int = 48, height: int = 32) -> bytes:
     return fit_to_size(photo(width, height), plan, 2026, size, 60, torch.device("cpu")).data
 
 
-def with_prior(kind: Kind, part: int) -> Plan:
-    """The prior's network, and directions of one kind for its large tensors, an n-th of their size."""
-    siren = load_prior(1)[0]
-    return Plan(siren, 1, kind, tuple(n if n <= IDENTITY_UP_TO else n // part for n in siren.sizes))
+def with_prior(kind: Kind, part: int, number: int = 1) -> Plan:
+    """A prior's network, and directions of one kind for its large tensors, an n-th of their size."""
+    siren = load_prior(number)[0]
+    return Plan(siren, number, kind, tuple(n if n <= IDENTITY_UP_TO else n // part for n in siren.sizes))
 
 
 def extremes() -> bytes:
@@ -163,6 +150,7 @@ RECIPES: dict[str, Callable[[], bytes]] = {
     "siren-sign": lambda: fitted(with_prior(Kind.SIGN, 80), 800),
     "siren-popcount": lambda: fitted(with_prior(Kind.POPCOUNT, 200), 700),
     "siren-identity": lambda: fitted(with_prior(Kind.IDENTITY, 16), 900),
+    "siren-deep": lambda: fitted(with_prior(Kind.HADAMARD, 64, 4), 1000),
     "siren-pixel": lambda: fitted(Plan.direct(widest(24, 1)), 90, 1, 1),
     "siren-extremes": extremes,
     "siren-more": lambda: with_more((FOLDER / "siren-seeded.prc").read_bytes()),
@@ -206,13 +194,6 @@ RECIPES: dict[str, Callable[[], bytes]] = {
         ),
     ),
     "lossless-more": lambda: with_more((FOLDER / "lossless-raw.prc").read_bytes()),
-    "field-wide": lambda: prancimg.encode(photo(60, 40), size=900, effort=1, seed=2027),
-    "field-wide-frozen": lambda: field(37, 22, (0, 1), FROZEN, seed=11, prior=3),
-    "field-wide-directions": lambda: field(24, 16, (0, 2), DIRECTIONS, seed=12, prior=3),
-    "field-wide-seeded": lambda: field(24, 16, (0, 0), SEEDED, seed=14, prior=3),
-    "field-wide-synthesis": lambda: field(5, 33, (1, 1), SYNTHESIS, seed=13, prior=3),
-    "field-wide-hadamard": lambda: field(16, 24, (0, 1), CONTEXTS, Kind.HADAMARD, seed=15, prior=3),
-    "field-wide-levels": lambda: field(33 * 4, 33 * 4, (3, 4), CONTEXTS, seed=16, prior=3),
     "field-more": lambda: with_more((FOLDER / "field-frozen.prc").read_bytes()),
 }
 """What makes each file, in an order in which it can be made."""

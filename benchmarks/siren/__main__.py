@@ -1,6 +1,6 @@
 """PRANC coefficients against directly trained SIRENs of the same bytes, and against JPEG.
 
-    python -m benchmarks.siren --data FOLDER_OF_KODAK [--images 3 15 23] [--bpp 0.05 0.1 0.15] [--effort 7] [--jobs 2]
+    python -m benchmarks.siren --data FOLDER_OF_KODAK [--images 3 5] [--bpp 0.05 0.1] [--effort 5] [--methods direct]
 
 Every figure comes from a real file, decoded by the decoder. Finished cases are kept in results.json and not computed
 again. The table is written to docs/siren.md.
@@ -9,7 +9,8 @@ pranc      prior θ0, coefficients of a pseudo-random orthogonal basis: what ``p
 identity   the same prior θ0 and numbers of coefficients, but each moves one weight: the control for the basis
 direct     the same fit, quantisation and coder, all weights of a SIREN from a seeded start
 
-Each is the best of three tries for every image: three numbers of coefficients, or three sizes of network.
+For every image, the first two choose among three numbers of coefficients by fits of an eighth of the steps, as the
+preset chooses among its tries; of direct networks, the best of three sizes after whole fits counts.
 JPEG       Pillow, the better of 4:2:0 and 4:4:4, optimised Huffman tables, the best quality within the bytes
 """
 
@@ -29,7 +30,7 @@ import torch
 from PIL import Image
 
 from prancimg.decoding.decoder import decode_array
-from prancimg.fit.siren_encoder import EFFORTS, Plan, fit_to_size, widest
+from prancimg.fit.siren_encoder import EFFORTS, Encoded, Plan, fit_to_size, widest
 from prancimg.format.layout import Kind
 from prancimg.images.metrics import measure
 
@@ -52,17 +53,16 @@ def jpeg(image: np.ndarray, size: int) -> bytes | None:
     return best
 
 
+SIZES = ((4.4, 8), (5.5, 8), (6.5, 7))
+"""Bits for each weight, and layers, of direct networks: what served best on photographs, see docs/siren.md."""
+
+
 def plans(method: str, size: int) -> list[Plan]:
-    """The networks a method may use for a file of ``size`` bytes; the best one counts."""
-    default = Plan.of(8.0 * size)
-    if method == "pranc":
-        return [default.scaled(share) for share in (0.75, 1, 1.3)]
-    if method == "identity":
-        return [replace(default.scaled(share), kind=Kind.IDENTITY) for share in (0.75, 1, 1.3)]
-    return [
-        Plan.direct(siren)
-        for siren in (widest(8 * size / bits, layers) for bits, layers in ((6.0, 4), (4.5, 4), (4.4, 5)))
-    ]
+    """The networks that a method may use for a file of ``size`` bytes."""
+    if method == "direct":
+        return [Plan.direct(widest(8 * size / bits, layers)) for bits, layers in SIZES]
+    kind = Kind.HADAMARD if method == "pranc" else Kind.IDENTITY
+    return [replace(Plan.of(8.0 * size).scaled(factor), kind=kind) for factor in (0.75, 1, 1.3)]
 
 
 def case(path: str, bpp: float, method: str, effort: int) -> dict[str, Any]:
@@ -78,14 +78,20 @@ def case(path: str, bpp: float, method: str, effort: int) -> dict[str, Any]:
             return {**point, "bytes": None}
         picture = np.asarray(Image.open(io.BytesIO(data)))
     else:
-        made = [
-            (plan, fit_to_size(image, plan, 0, size, EFFORTS[effort], torch.device("cpu")))
-            for plan in plans(method, size)
-        ]
+        steps, whole = EFFORTS[effort], method == "direct"
+
+        def fit(plan: Plan, steps: int) -> tuple[Plan, Encoded]:
+            return plan, fit_to_size(image, plan, 0, size, steps, torch.device("cpu"))
+
+        made = [fit(plan, steps if whole else steps // 8) for plan in plans(method, size)]
         plan, best = min(made, key=lambda pair: pair[1].error)
+        if not whole:
+            plan, best = fit(plan, steps)
         data, picture = best.data, decode_array(best.data)
         point |= {"hidden": plan.siren.hidden, "layers": plan.siren.layers, "k": sum(plan.counts)}
-        point["tried"] = [{"hidden": p.siren.hidden, "layers": p.siren.layers, "psnr": e.psnr} for p, e in made]
+        point["tried"] = [
+            {"hidden": p.siren.hidden, "layers": p.siren.layers, "k": sum(p.counts), "psnr": e.psnr} for p, e in made
+        ]
     seconds = time.perf_counter() - began
     return {**point, "bytes": len(data), **measure(image, picture), "seconds": round(seconds, 1)}
 
@@ -121,6 +127,13 @@ def table(points: list[dict[str, Any]]) -> str:
             differences = [ours - theirs for ours, theirs in pairs if theirs is not None]
             gains.append(f"{np.mean(differences):+.{digits}f} ({len(differences)})" if differences else "–")
         lines.append(f"| {label} | | " + " | ".join(gains) + " |")
+    ahead = []
+    for method in METHODS:
+        rivals = [found.get((image, bpp, method), {"bytes": None}) for bpp, image in rows]
+        ours = [found.get((image, bpp, "pranc"), {}).get("psnr") for bpp, image in rows]
+        pairs = [(a, b["psnr"]) for a, b in zip(ours, rivals, strict=True) if a is not None and b["bytes"] is not None]
+        ahead.append(f"{sum(a > b for a, b in pairs)} of {len(pairs)}")
+    lines.append("| PRANC ahead in PSNR | | " + " | ".join(["–", *ahead[1:]]) + " |")
     return "\n".join(lines)
 
 
@@ -135,8 +148,9 @@ def main() -> None:
     """Compute what is missing, keep it, and write the table between the markers of docs/siren.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.siren")
     parser.add_argument("--data", type=Path, required=True, help="folder of the Kodak images, kodim01.png …")
-    parser.add_argument("--images", type=int, nargs="+", default=[3, 15, 23])
+    parser.add_argument("--images", type=int, nargs="+", default=[3, 5, 13, 15, 20, 23])
     parser.add_argument("--bpp", type=float, nargs="+", default=[0.05, 0.1, 0.15])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=[*METHODS])
     parser.add_argument("--effort", type=int, choices=range(1, 10), default=5)
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
@@ -147,7 +161,7 @@ def main() -> None:
         (str(path), bpp, method, options.effort)
         for bpp in options.bpp
         for path in paths
-        for method in METHODS
+        for method in options.methods
         if (path.stem, bpp, method, options.effort) not in have
     ]
     with ProcessPoolExecutor(options.jobs) as pool:

@@ -13,7 +13,6 @@ from prancimg.decoding.decoder import Model
 from prancimg.errors import PrancImgError
 from prancimg.fit.fit_siren import fit_siren
 from prancimg.fit.search import Progress, Search, network_segments
-from prancimg.fit.setup import NEGLIGIBLE_ERROR
 from prancimg.format import bitstream
 from prancimg.format.bitstream import STEPS, Coded, Header, step_size
 from prancimg.format.layout import SCALES, Kind, Siren
@@ -22,8 +21,12 @@ from prancimg.network.basis import IDENTITY_UP_TO
 from prancimg.network.prior import load_prior
 from prancimg.network.siren import render
 
-PRIOR = 1
-"""The prior that the encoder starts from."""
+PRIOR, SHALLOW_PRIOR = 4, 1
+"""The priors that the encoder starts from: one of eight layers; for short fits one of five, which settle sooner."""
+SHORT = 3
+"""The last effort whose fits are short."""
+FLAWLESS = 1.0
+"""Mean squared error on 8-bit samples (48 dB) below which more bits are not worth having."""
 LARGEST = 60_000
 """Coefficients beyond which a global SIREN gains too little for the time it takes."""
 EFFORTS = {effort: round(100 * 2 ** (0.75 * (effort - 1))) for effort in range(1, 10)}
@@ -54,9 +57,9 @@ class Plan:
         return replace(self, counts=tuple(counts))
 
     @staticmethod
-    def of(bits: float) -> Plan:
+    def of(bits: float, prior: int = PRIOR) -> Plan:
         """What served best for a budget of bits on the photographs that the prior was trained on."""
-        siren = load_prior(PRIOR)[0]
+        siren = load_prior(prior)[0]
         sizes = siren.sizes
         small = sum(size for size in sizes if size <= IDENTITY_UP_TO)
         share = (4500 * (bits / 19_000) ** 0.84 - small) / (sum(sizes) - small)
@@ -66,7 +69,7 @@ class Plan:
         if share > 1.5:  # or too small
             return Plan.direct(widest(bits / 5, siren.layers))
         counts = tuple(size if size <= IDENTITY_UP_TO else min(size, round(share * size)) for size in sizes)
-        return Plan(siren, PRIOR, Kind.HADAMARD, counts)
+        return Plan(siren, prior, Kind.HADAMARD, counts)
 
 
 def widest(parameters: float, layers: int) -> Siren:
@@ -100,6 +103,7 @@ class SirenSearch(Search):
     ) -> None:
         super().__init__(image, effort, device, progress)
         self.seed, self.done = seed, 0.0
+        self.prior = SHALLOW_PRIOR if effort <= SHORT else PRIOR
 
     def at_size(self, size: int) -> bytes:
         """See :class:`Search`."""
@@ -141,7 +145,7 @@ class SirenSearch(Search):
         """The best file of at most ``size`` bytes; ``share`` is its part of the progress to report."""
         nothing = replace(header := _header(self.image, Plan.of(0), 0), tensors=(Coded(0),) * len(header.tensors))
         self.check_size(size, len(_file(nothing, [])))
-        plan, count = Plan.of(8.0 * size), EFFORTS[self.effort]
+        plan, count = Plan.of(8.0 * size, self.prior), EFFORTS[self.effort]
         tries = _tries(self.effort, self.seed)
         probe = count // 8 if len(tries) > 1 else 0
         total, began = count + probe * len(tries), self.done
@@ -165,7 +169,7 @@ class SirenSearch(Search):
     def _ladder(self) -> Iterator[Encoded]:
         """Files of doubling size, up to the largest that a fit is worth."""
         size = max(64, self.pixels // 400)
-        while sum(Plan.of(8.0 * size).counts) < LARGEST:
+        while sum(Plan.of(8.0 * size, self.prior).counts) < LARGEST:
             yield self._fit(size, 0.15)
             size *= 2
 
@@ -224,9 +228,9 @@ def fit_to_size(
         cut = (least + most) / 2
         least, most = (least, cut) if fits(low, cut) else (cut, most)
     filled = finish(*attempt(low, 0 if fits(low, 0) else most))
-    if low < 0 and filled.error < 255**2 * NEGLIGIBLE_ERROR:  # the picture cannot use the bits
+    if low < 0 and filled.error < FLAWLESS:  # the picture cannot use the bits
         plain = finish(*attempt(0, 0))
-        return plain if plain.error < 255**2 * NEGLIGIBLE_ERROR else filled
+        return plain if plain.error < FLAWLESS else filled
     return filled
 
 

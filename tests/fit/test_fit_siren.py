@@ -10,9 +10,10 @@ import torch
 from prancimg.decoding.decoder import decode_array
 from prancimg.errors import PrancImgError
 from prancimg.fit.ops.rate import laplace_bits
-from prancimg.fit.siren_encoder import Plan, fit_to_size
+from prancimg.fit.siren_encoder import PRIOR, SHALLOW_PRIOR, Plan, SirenSearch, fit_to_size
 from prancimg.fit.soap import Soap
 from prancimg.format.layout import Kind, Siren
+from prancimg.network.prior import load_prior
 
 CPU = torch.device("cpu")
 
@@ -65,11 +66,17 @@ def test_longer_fits_are_better(photo):
     assert long > short + 1
 
 
+@pytest.mark.parametrize("prior", [PRIOR, SHALLOW_PRIOR])
 @pytest.mark.parametrize("size", [100, 400, 2_000, 10_000, 40_000])
-def test_plans_grow_with_the_budget(size):
-    smaller, larger = Plan.of(8.0 * size), Plan.of(16.0 * size)
+def test_plans_grow_with_the_budget(size, prior):
+    smaller, larger = Plan.of(8.0 * size, prior), Plan.of(16.0 * size, prior)
     assert sum(smaller.counts) < sum(larger.counts)
     assert 2 < 8 * size / sum(smaller.counts) < 12
+
+
+@pytest.mark.parametrize(("effort", "layers"), [(1, 5), (3, 5), (4, 8), (9, 8)])
+def test_short_fits_start_at_the_shallow_prior(photo, effort, layers):
+    assert load_prior(SirenSearch(photo, effort, 0, CPU, None).prior).siren.layers == layers
 
 
 def test_a_fit_that_runs_away_is_reported(photo, monkeypatch):

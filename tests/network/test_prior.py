@@ -10,7 +10,8 @@ from prancimg.errors import PrancImgError
 from prancimg.format.layout import Siren
 from prancimg.network import prior
 from prancimg.network.prior import load_prior, pack_prior, unpack_prior
-from prancimg.network.siren import FRACTION
+from prancimg.network.siren import FRACTION, coordinates, forward, to_floats
+from tools.deepen_siren_prior import deepen
 
 
 def test_the_shipped_priors_are_the_ones_of_the_format():
@@ -45,3 +46,23 @@ def test_a_damaged_prior_is_noticed(monkeypatch):
     with pytest.raises(PrancImgError, match="reinstall"):
         load_prior(1)
     load_prior.cache_clear()
+
+
+def test_a_deeper_prior_paints_about_what_the_shallow_one_did():
+    siren, theta0, _ = load_prior(1)
+    deeper, weights = deepen(siren, theta0, [2, 3, 4], seed=0)
+    assert deeper == Siren(64, 8)
+    inputs = coordinates(16, 24)
+    expected = forward(siren, to_floats(siren, theta0), inputs)
+    deep = forward(deeper, weights, inputs)
+    assert 0 < np.abs(deep - expected).mean() < 0.25 * expected.std()
+
+
+def test_the_deep_prior_is_the_shallow_one_deepened():
+    """The recipe makes the file again, up to what a least-squares fit may differ by between machines."""
+    siren, theta0, _ = load_prior(1)
+    made = unpack_prior(pack_prior(*deepen(siren, theta0, [2, 3, 4], seed=0)))
+    shipped = load_prior(4)
+    assert made.siren == shipped.siren
+    for name, tensor in shipped.theta0.items():
+        assert np.abs(made.theta0[name] - tensor).max() < 2 ** (FRACTION - 7)
