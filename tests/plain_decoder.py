@@ -134,7 +134,7 @@ def lossless(payload):
 
 # Header and network
 
-DESIGNS = {}
+DESIGNS = {3: (64, {"luma": 32, "chroma": 16, "paint": 8})}
 """By prior: the units of its wide context networks, and the number of learned directions by part."""
 NEAR = 24, {}
 
@@ -167,10 +167,16 @@ def shapes_of(hidden, layers, channels, prior):
 
 
 def planned(plan, name, size):
+    if plan > 2 and name.startswith("learned."):
+        return (size, 120) if plan > 3 else (0, 0)
     steps = {"w0": 56, "b0": 48, "w1": 48, "b1": 40, "scale": 104, "taps": 56, "residual": 48}
-    if plan and name in steps:
-        return size, steps[name]
+    if plan not in (0, 3, 4) and name in steps:
+        seeded = {"w0": 16, "b0": 8, "w1": 16, "residual": 24} if plan == 5 else {}
+        return seeded.get(name, size), steps[name]
     name = name.partition(".")[2]
+    if plan > 2:
+        seeded = {"a": (8, 72), "bias": (8, 80), "slope": (8, 80), "b": (8, 72), "b0": (8, 80), "c": (8, 80)}
+        return (seeded | {"c0": (size, 104)}).get(name, (0, 0)) if plan == 7 else (0, 0)
     if plan and name in ("b0", "c", "c0"):
         return size, {"b0": 104, "c": 96, "c0": 104}[name]
     if plan == 1:
@@ -198,8 +204,8 @@ def header_of(payload):
         return {"width": number(1, 1 << 20), "height": number(1, 1 << 20)}
 
     if brief:
-        plan = number(0, 2)
-        h = {"prior": 2, "hidden": 16, "layers": 1, "channels": 4, "kind": 1}
+        plan = number(0, 7)
+        h = {"prior": 2 if plan < 3 else 3, "hidden": 16, "layers": 1, "channels": 4, "kind": 1}
         h |= size() | {"seed": number(0, MASK64)} | field()
     else:
         h = size()

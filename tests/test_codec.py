@@ -91,7 +91,7 @@ def test_tuned_for_psnr_an_error_counts_for_the_same_everywhere(photo):
         error = np.square(np.asarray(prancimg.decode(data)) - picture.astype(float))
         return error[:, :64].sum() / error.sum()
 
-    assert share("ssim") < 0.8 * share("psnr") and share(None) == share("ssim")
+    assert share("ssim") < 0.9 * share("psnr") and share(None) == share("ssim")
 
 
 def test_who_asks_for_a_psnr_gets_the_fit_tuned_for_it(photo):
@@ -365,11 +365,12 @@ def test_tiny_pictures_of_any_shape(model, shape):
     assert picture.shape == image.shape and np.abs(picture.astype(int) - 77).max() < 40
 
 
-@both
-def test_a_flat_picture_takes_few_bytes(model):
+def test_a_flat_picture_takes_few_bytes():
     image = np.full((64, 64, 3), 128, np.uint8)
-    data = encode(image, bpp=4, model=model, effort=3, lossless=False)
-    assert psnr(prancimg.decode(data), image) > 40 and len(data) < 0.75 * 2048
+    assert len(encode(image, bpp=4, effort=3)) < 100
+    for model in ("field", "siren"):
+        data = encode(image, bpp=4, model=model, effort=3, lossless=False)
+        assert psnr(prancimg.decode(data), image) > 40 and len(data) <= 2048
 
 
 def test_the_rate_is_kept_on_pictures_that_are_no_photos(photo):

@@ -244,7 +244,7 @@ def test_a_fit_that_diverges_is_never_written(monkeypatch, what, value):
             siren_encoder, "fit_siren", lambda *a, **k: spoiled(fit(*a, **k), alpha=[np.full(1, value)])
         )
     with pytest.raises(PrancImgError, match="diverged"):
-        prancimg.encode(np.zeros((8, 8, 3), np.uint8), size=150, effort=1, model=model)
+        prancimg.encode(np.zeros((8, 8, 3), np.uint8), size=150, effort=1, model=model, lossless=False)
 
 
 def spoiled(fitted, **change):

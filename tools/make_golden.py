@@ -26,7 +26,20 @@ from prancimg.fit.field_encoder import _file as field_file
 from prancimg.fit.setup import Setup
 from prancimg.fit.siren_encoder import Plan, _file, fit_to_size, widest
 from prancimg.format import bitstream
-from prancimg.format.bitstream import ALL_WEIGHTS, FROZEN, PRANC, STEPS, Adapted, Coded, Header, Segment
+from prancimg.format.bitstream import (
+    ALL_WEIGHTS,
+    CONTEXTS,
+    DIRECTIONS,
+    FROZEN,
+    PRANC,
+    SEEDED,
+    STEPS,
+    SYNTHESIS,
+    Adapted,
+    Coded,
+    Header,
+    Segment,
+)
 from prancimg.format.extras import Alpha, Extras, Metadata, Samples
 from prancimg.format.layout import SCALES, Kind
 from prancimg.format.lossless import Coding, Lossless
@@ -194,6 +207,13 @@ RECIPES: dict[str, Callable[[], bytes]] = {
         ),
     ),
     "lossless-more": lambda: with_more((FOLDER / "lossless-raw.prc").read_bytes()),
+    "field-wide": lambda: prancimg.encode(photo(60, 40), size=900, effort=1, seed=2027),
+    "field-wide-frozen": lambda: field(37, 22, (0, 1), FROZEN, seed=11, prior=3),
+    "field-wide-directions": lambda: field(24, 16, (0, 2), DIRECTIONS, seed=12, prior=3),
+    "field-wide-seeded": lambda: field(24, 16, (0, 0), SEEDED, seed=14, prior=3),
+    "field-wide-synthesis": lambda: field(5, 33, (1, 1), SYNTHESIS, seed=13, prior=3),
+    "field-wide-hadamard": lambda: field(16, 24, (0, 1), CONTEXTS, Kind.HADAMARD, seed=15, prior=3),
+    "field-wide-levels": lambda: field(33 * 4, 33 * 4, (3, 4), CONTEXTS, seed=16, prior=3),
     "field-more": lambda: with_more((FOLDER / "field-frozen.prc").read_bytes()),
 }
 """What makes each file, in an order in which it can be made."""

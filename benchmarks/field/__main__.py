@@ -7,13 +7,18 @@ fitted for just that (``--tune psnr``):
 
 psnr          the preset; its coefficients of the networks follow from the file's size
 frozen        the networks of the prior as they are
-pranc         the networks move along pseudo-random directions
+directions    they move along the prior's learned directions
+seeded        and the synthesis moves along pseudo-random directions: PRANC
+synthesis     instead, the weights of the synthesis are sent
+contexts      and the context model moves along pseudo-random directions
+last-layers   the last layers are sent, and nothing else
 identity      the identity basis: all weights are sent
+prior-2       the narrow context model of the prior before, along pseudo-random directions
 no-start      starts from an empty field instead of the picture's pyramid
 ssim          the usual tuning
 no-masking    the usual tuning, but errors count alike everywhere
 
-The others send all weights, and start from another prior, in this process alone:
+The others send all weights of the prior before, and start from changed ones, in this process alone:
 
 no-prior      three sine units that carry luma and chroma, random ones that are not read yet, a random context model
 linear        that synthesis, and it stays, so that the picture is a linear map of the field; the trained context model
@@ -46,7 +51,7 @@ from prancimg.fit import setup
 from prancimg.fit.field_encoder import file_of
 from prancimg.fit.fit_field import fit_field
 from prancimg.fit.setup import TUNES, Setup
-from prancimg.format.bitstream import ALL_WEIGHTS, FROZEN, PRANC
+from prancimg.format.bitstream import ALL_WEIGHTS, CONTEXTS, DIRECTIONS, FROZEN, PRANC, SEEDED, SYNTHESIS
 from prancimg.format.layout import CAUSAL, KINDS, PARENT
 from prancimg.images import metrics
 from prancimg.network.prior import load_prior, pack_prior, unpack_prior
@@ -103,19 +108,28 @@ class Variant:
 
 
 PLAIN = TUNES["psnr"]
+NARROW = replace(PLAIN, prior=2, adapted=ALL_WEIGHTS)
+LAST_LAYERS = {
+    name: how for name, how in ALL_WEIGHTS.items() if name in ("w1", "b1", "residual") or name.endswith((".c", ".c0"))
+}
 VARIANTS = {
     "psnr": Variant(PLAIN),
     "frozen": Variant(replace(PLAIN, adapted=FROZEN)),
-    "pranc": Variant(replace(PLAIN, adapted=PRANC)),
+    "directions": Variant(replace(PLAIN, adapted=DIRECTIONS)),
+    "seeded": Variant(replace(PLAIN, adapted=SEEDED)),
+    "synthesis": Variant(replace(PLAIN, adapted=SYNTHESIS)),
+    "contexts": Variant(replace(PLAIN, adapted=CONTEXTS)),
+    "last-layers": Variant(replace(PLAIN, adapted=LAST_LAYERS)),
     "identity": Variant(replace(PLAIN, adapted=ALL_WEIGHTS)),
+    "prior-2": Variant(replace(PLAIN, prior=2, adapted=PRANC)),
     "no-start": Variant(replace(PLAIN, analytic=False)),
     "ssim": Variant(TUNES["ssim"]),
     "no-masking": Variant(replace(TUNES["ssim"], masking=0.0)),
-    "no-prior": Variant(replace(PLAIN, adapted=ALL_WEIGHTS), no_prior),
-    "linear": Variant(replace(PLAIN, adapted=only("scale", "taps")), linear),
-    "fixed-sines": Variant(replace(PLAIN, adapted=only("w1", "b1", "scale", "taps", "residual")), linear),
-    "no-parent": Variant(replace(PLAIN, adapted=ALL_WEIGHTS), no_parent),
-    "near-context": Variant(replace(PLAIN, adapted=ALL_WEIGHTS), near_context),
+    "no-prior": Variant(NARROW, no_prior),
+    "linear": Variant(replace(NARROW, adapted=only("scale", "taps")), linear),
+    "fixed-sines": Variant(replace(NARROW, adapted=only("w1", "b1", "scale", "taps", "residual")), linear),
+    "no-parent": Variant(NARROW, no_parent),
+    "near-context": Variant(NARROW, near_context),
 }
 
 
@@ -125,7 +139,7 @@ def prior(start: Callable[[Weights], Weights] | None) -> Iterator[None]:
     if start is None:
         yield
         return
-    siren, theta0, _ = load_prior(setup.PRIOR)
+    siren, theta0, _ = load_prior(NARROW.prior)
     changed = unpack_prior(pack_prior(siren, start(to_floats(siren, theta0))))
     with contextlib.ExitStack() as stack:
         for module in (setup, decoder):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from prancimg.fit.optimise import fit_at_lmbda
-from prancimg.fit.rate_control import StartRate, fit_at_bits, initial_lmbda
+from prancimg.fit.rate_control import StartRate, chosen_levels, fit_at_bits, initial_lmbda
 from prancimg.fit.rdoq import Fitted
 from prancimg.fit.setup import RATE_CONTROL, TUNES, Setup, adapted_to, finest_levels, steps_at
 from prancimg.fit.threads import keep_memory, one_torch_thread
@@ -49,7 +49,8 @@ def fit_field(
     else:
         expected_bits = StartRate(image, setup, device).bits(lmbda, setup.levels or (1, 2))
         levels = setup.levels or finest_levels(expected_bits / count, lmbda)
-    adapted = adapted_to(expected_bits, iterations) if setup.adapted is None else setup.adapted
+    levels = chosen_levels(image, lmbda, levels, setup, iterations, device)
+    adapted = adapted_to(expected_bits) if setup.adapted is None else setup.adapted
     header, steps = setup.header(image, lmbda, levels, adapted, seed), steps_at(iterations, levels[0])
     if not steered:
         return fit_at_lmbda(image, header, lmbda, setup, steps, device, progress)

@@ -25,7 +25,7 @@ from prancimg.fit.adam import GridAdam
 from prancimg.fit.fit_field import fit_field
 from prancimg.fit.loss import RateDistortion, annealed_soft_round, initial_grids, learning_rate, to_planes
 from prancimg.fit.ops.rounding import squash
-from prancimg.fit.rate_control import StartRate, initial_lmbda, random_tiles
+from prancimg.fit.rate_control import StartRate, chosen_levels, initial_lmbda, random_tiles
 from prancimg.fit.rdoq import Fitted, rdoq_order
 from prancimg.fit.setup import LMBDAS, OPTIMISATION, TUNES, Setup, adapted_to, finest_levels, relative_rate, steps_at
 from prancimg.fit.threads import AdaptiveThreads, keep_memory, one_torch_thread
@@ -200,7 +200,7 @@ def fit_large(
         for grids in (field.q, field.rest, field.ranks)
     )
     order = ranks_of_all.argsort(kind="stable")[: np.count_nonzero(np.isfinite(ranks_of_all))]
-    return Fitted(header, sample.fitted.alpha, q + rest, order, sample.fitted.finest)
+    return Fitted(header, sample.fitted.alpha, q + rest, order, sample.fitted.finest, sample.fitted.error)
 
 
 def _sample(
@@ -222,7 +222,8 @@ def _sample(
     else:
         bits = begun.bits(lmbda, (1, 2)) / share
         levels = setup.levels or finest_levels(bits / count, lmbda)
-    adapted = adapted_to(bits, iterations) if setup.adapted is None else setup.adapted
+    levels = chosen_levels(sheet, lmbda, levels, setup, iterations, device)
+    adapted = adapted_to(bits) if setup.adapted is None else setup.adapted
     setup = replace(setup, levels=levels, adapted=adapted)
     for attempt in range(2):
         fitted = fit_field(sheet, seed=seed, iterations=iterations, device=device, lmbda=lmbda, setup=setup)

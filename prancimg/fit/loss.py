@@ -105,13 +105,14 @@ class RateDistortion:
         r: float,
         rate_weights: Sequence[float] = (1.0,),
         active: Tensor | None = None,
+        sampling: tuple[int, int] = (1, 0),
     ) -> Tensor:
         """Bits of all grids; ``u`` are the coefficients squashed. See :func:`prancimg.fit.ops.rate.field_bits`."""
         nets = {}
         for kind in KINDS:
             a, bias, slope, *rest = (weights[f"{kind}.{name}"] for name in ("a", "bias", "slope", "b", "b0", "c", "c0"))
             nets[kind] = a, bias + slope * r, *rest
-        return field_bits(self.pyramid, q, u, nets, rate_weights, active)
+        return field_bits(self.pyramid, q, u, nets, rate_weights, active, sampling)
 
     def active(self, q: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         """Which contexts hold anything but zeros: :func:`prancimg.fit.ops.contexts.active_contexts`."""

@@ -64,6 +64,11 @@ class Networks:
         """Learned ones of the tensors whose part uses any, (m, size)."""
         self._soap = Soap(len(self.a), beta2=0.95, every=5)
 
+    @property
+    def few(self) -> bool:
+        """Whether the context networks' large matrices move by few coefficients: those need no exact gradient."""
+        return not any(name.endswith((".a", ".b")) for name in self.identity)
+
     def weights(self, rounded: bool) -> tuple[dict[str, Tensor], Tensor]:
         """All tensors in their shapes, and about how many bits the coefficients take."""
         weights = dict(self.theta0)

@@ -70,7 +70,8 @@ class FieldFit:
         else:
             q, u = self.fixed, self.squashed
         error = self.objective.distortion(q, weights, step, r)
-        bits = self.objective.bits(q, u, weights, r, self.setup.rate_weights, self.active) + own_bits
+        sampling = OPTIMISATION.sampled_blocks if self.networks.few else 1, self.steps
+        bits = self.objective.bits(q, u, weights, r, self.setup.rate_weights, self.active, sampling) + own_bits
         loss = error + self._lmbda_per_bit * bits
         if not math.isfinite(loss.item()):
             raise PrancImgError("the fit diverged")

@@ -16,7 +16,7 @@ from prancimg.fit.ops.rounding import squash
 from prancimg.fit.optimise import FieldFit, fit_at_lmbda
 from prancimg.fit.rdoq import Fitted
 from prancimg.fit.setup import LMBDAS, OPTIMISATION, RATE_CONTROL, Setup, finest_levels, relative_rate, steps_at
-from prancimg.format.bitstream import Header
+from prancimg.format.bitstream import DIRECTIONS, Header
 from prancimg.format.layout import MAX_LEVELS
 
 _TILE = 128
@@ -181,16 +181,39 @@ def initial_lmbda(
     x = falling_root(excess, math.log(2e-3), slope, (low, high), 0.08, 6)
     x -= math.log(whole.bits(math.exp(x), levels) / target_bits) / slope
     x = min(max(x, low), high)
-    steps = steps_at(min(max(iterations // 6, 10), 28), levels[0])
+    steps = _probe_steps(iterations, levels)
     for _ in range(RATE_CONTROL.probes if iterations >= RATE_CONTROL.long_fit else 0):
         lmbda = math.exp(x)
-        probe = fit_at_lmbda(tiles, setup.header(tiles, lmbda, levels), lmbda, setup, steps, device).bits(0)
+        probe = fit_at_lmbda(tiles, setup.header(tiles, lmbda, levels, DIRECTIONS), lmbda, setup, steps, device).bits(0)
         expected = max(probe, 1.0) / part.bits(lmbda, levels) * whole.bits(lmbda, levels)
         off = math.log(expected / (RATE_CONTROL.probe_surplus * bits))
         if abs(off) < RATE_CONTROL.probe_tolerance:
             break
         x = min(max(x - off / slope, low), high)
     return levels, math.exp(x)
+
+
+def chosen_levels(
+    image: np.ndarray, lmbda: float, levels: tuple[int, int], setup: Setup, iterations: int, device: torch.device
+) -> tuple[int, int]:
+    """Those finest levels, with chroma from the next finer one where short fits of tiles have the smaller loss so.
+
+    Saturated edges want fine chroma, other pictures do not, and the rate alone does not tell them apart.
+    """
+    finer = levels[0], levels[1] - 1
+    if setup.levels or iterations < RATE_CONTROL.long_fit or finer[1] < max(levels[0], 1):
+        return levels
+    tiles, losses = contact_sheet(image), []
+    for each in (levels, finer):
+        steps = _probe_steps(iterations, each)
+        probe = fit_at_lmbda(tiles, setup.header(tiles, lmbda, each, DIRECTIONS), lmbda, setup, steps, device)
+        losses.append(probe.error + lmbda * probe.bits(0) / (tiles.size // 3))
+    return finer if losses[1] < RATE_CONTROL.finer_chroma * losses[0] else levels
+
+
+def _probe_steps(iterations: int, levels: tuple[int, int]) -> int:
+    part, least, most = RATE_CONTROL.probe_steps
+    return steps_at(min(max(iterations // part, least), most), levels[0])
 
 
 def contact_sheet(image: np.ndarray) -> np.ndarray:

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from prancimg.format.bitstream import ALL_WEIGHTS, FROZEN, PRANC, Adapted, Header, coded_by
+from prancimg.format.bitstream import FROZEN, SEEDED, SYNTHESIS, Adapted, Header, coded_by
 from prancimg.format.layout import NEUTRAL_RATE, STEP_CODES, Kind
 from prancimg.network.prior import load_prior
 
-PRIOR = 2
+PRIOR = 3
 """The prior that the field starts from."""
 LMBDAS = (1e-6, 0.24)
 """The least and the greatest λ: squared error, on samples from 0 to 1, that a bit a pixel may cost."""
-RATE_INDICES = 75, 192
+RATE_INDICES = 80, 176
 """The least and the greatest rate index that the prior was trained at."""
 NEGLIGIBLE_ERROR = 2e-6
 """Mean squared error (57 dB) below which more bits are not worth having: rounding to 8 bits adds 1.3e-6."""
@@ -50,6 +50,8 @@ class Optimisation:
     """The share of the steps after which the grids are rounded and only the networks still move."""
     networks_rounded_from: float = 0.7
     """The share of the steps after which the networks' coefficients are rounded, with a straight-through gradient."""
+    sampled_blocks: int = 4
+    """One of so many blocks of rows tells the gradient by a context network's matrices, if few coefficients move it."""
     refresh_active_every: int = 8
     """Steps after which it is looked up again which contexts are active."""
     masking_window: int = 33
@@ -74,6 +76,10 @@ class RateControl:
     """The logarithm of the ratio of bits from which the first guess is corrected."""
     long_fit: int = 30
     """Steps from which probes are worth their time, and from which λ may change often."""
+    probe_steps: tuple[int, int, int] = (6, 10, 28)
+    """Steps of a probe: the fit's divided by the first, between the second and the third."""
+    finer_chroma: float = 0.98
+    """Chroma gets its next finer level where the loss of a probe, relative to that without it, is less than this."""
     marks: dict[float, tuple[float, float]] = field(
         default_factory=lambda: {
             0.3: (1.43, 0.5),
@@ -101,14 +107,8 @@ class RateControl:
     """How far the rounding threshold may sink before a finer step takes over."""
     least_saving: float = 0.5
     """Bits to be saved for which a coefficient is worth giving up."""
-    pranc_from: float = 25_000
-    """Bits of a file from which pseudo-random coefficients of the networks pay."""
-    whole_from: float = 90_000
-    """Bits of a file from which all weights of the networks pay, after ``whole_steps``."""
-    whole_steps: tuple[int, int] = (80, 1350)
-    """The steps that ``whole_from`` is for, and the most for which it falls."""
-    whole_exponent: float = -0.35
-    """The power of the steps that ``whole_from`` follows: the more steps, the more the weights learn."""
+    synthesis_from: float = 50_000
+    """Bits of a file from which sending the synthesis whole pays, instead of pseudo-random coefficients of it."""
     sparse_bpp: float = 0.1
     """Bits a pixel below which even the greatest λ may not do, at the usual finest levels."""
 
@@ -181,8 +181,6 @@ def steps_at(iterations: int, luma_from: int) -> int:
     return round(iterations * (1.0, 1.5, 2.0)[min(luma_from, 2)])
 
 
-def adapted_to(bits: float, iterations: int) -> Adapted:
+def adapted_to(bits: float) -> Adapted:
     """The coefficients of the networks that pay in a file of so many bits, measured on photographs."""
-    at, most = RATE_CONTROL.whole_steps
-    whole_from = RATE_CONTROL.whole_from * (min(iterations, most) / at) ** RATE_CONTROL.whole_exponent
-    return FROZEN if bits < RATE_CONTROL.pranc_from else PRANC if bits < whole_from else ALL_WEIGHTS
+    return SEEDED if bits < RATE_CONTROL.synthesis_from else SYNTHESIS

@@ -260,21 +260,18 @@ FROZEN: Adapted = {}
 PRANC: Adapted = {**_PAINT, **_contexts((72, 48), (72, 48), (88, 24))}
 ALL_WEIGHTS: Adapted = {**_PAINT, **_contexts((96, None), (96, None), (104, None))}
 DIRECTIONS: Adapted = {f"{LEARNED}.{part}": (120, None) for part in (*KINDS, PAINT)}
-
-
-def seeded(k: int) -> Adapted:
-    """Learned directions, and ``k`` pseudo-random ones of every large tensor of a wide context model."""
-    large = {
-        "a": (72, k),
-        "bias": (80, k),
-        "slope": (80, k),
-        "b": (72, k),
-        "b0": (80, k),
-        "c": (80, k),
-        "c0": (104, None),
-    }
-    contexts = {f"{kind}.{name}": how for kind in KINDS for name, how in large.items()}
-    return {**DIRECTIONS, **_PAINT, **contexts}
+SEEDED: Adapted = {**DIRECTIONS, **_PAINT, "w0": (56, 16), "b0": (48, 8), "w1": (48, 16), "residual": (48, 24)}
+SYNTHESIS: Adapted = {**DIRECTIONS, **_PAINT}
+_SOME: Adapted = {
+    "a": (72, 8),
+    "bias": (80, 8),
+    "slope": (80, 8),
+    "b": (72, 8),
+    "b0": (80, 8),
+    "c": (80, 8),
+    "c0": (104, None),
+}
+CONTEXTS: Adapted = {**SYNTHESIS, **{f"{kind}.{name}": how for kind in KINDS for name, how in _SOME.items()}}
 
 
 @dataclass(frozen=True)
@@ -295,7 +292,10 @@ class Plan:
         return coded_by(self.adapted, Siren.of(*(self.scalars[name] for name in _NETWORK)))
 
 
-PLANS = tuple(Plan(2, adapted) for adapted in (FROZEN, PRANC, ALL_WEIGHTS))
+PLANS = (
+    *(Plan(2, adapted) for adapted in (FROZEN, PRANC, ALL_WEIGHTS)),
+    *(Plan(3, adapted) for adapted in (FROZEN, DIRECTIONS, SEEDED, SYNTHESIS, CONTEXTS)),
+)
 """Plans of the field's networks, numbered from 0. Part of the format: never edited, only added to."""
 PLANNED = {"hidden": 16, "layers": 1, "channels": 4, "kind": int(Kind.SIGN)}
 """What all of them have in common."""

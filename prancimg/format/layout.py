@@ -122,7 +122,7 @@ LEARNED = "learned"
 PAINT = "paint"
 """The part of the network that is not the context model's; the other two are its ``KINDS``."""
 FIRST = Design()
-DESIGNS: dict[int, Design] = {}
+DESIGNS = {3: Design(wide=True, units=64, learned=(("luma", 32), ("chroma", 16), (PAINT, 8)))}
 """By the number of the prior; the others have the first one."""
 NEUTRAL_RATE, MAX_RATE = 128, 255
 """Rate indices: that of λ = 0.001, sixteen more for every doubling; and the greatest."""

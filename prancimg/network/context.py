@@ -241,9 +241,10 @@ def _decode_grid(grid: Grid, out: np.ndarray, decoder: Decoder, network: Network
                 end, here = start + count, inputs[:, start : start + count]
                 if count:
                     recent.read(t, top, here[:causal])
-                    # Where a context holds nothing but zeros, the answer is known.
-                    active = (known[start:end] | here[:causal].any(0)).nonzero()[0] if count > _FEW else range(count)
-                    if len(active) > _MOST * count:
+                    # Where a context holds nothing but zeros, the answer is known. A sum covers all neighbours.
+                    lit = here[causal - 1] != 0 if recent.summed else here[:causal].any(0)
+                    active = (known[start:end] | lit).nonzero()[0]
+                    if count < _FEW or len(active) > _MOST * count:
                         mean, table = network(layer, here, room)
                     else:
                         mean, table = quiet_mean.repeat(count), quiet_table.repeat(count)

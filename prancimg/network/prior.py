@@ -15,6 +15,7 @@ from prancimg.network.siren import FRACTION
 _DIGESTS = {
     1: "38a28afabdfbcef67eb665ab2ccadc4e8690f1896c4a2f6c490e4473ac6f974f",
     2: "7d753b1a821b7f04960e584d2ae2b071bfdc0a5d4391a75e044b50ee6b544fff",
+    3: "e4ca735e527f99d104ed89e45246374f99807d7fa8b9023e4fba5230a5752abf",
     4: "039f134445c9502e29644e3eff179b749f72d0a29c3530054bc52c9905ef4deb",
 }
 """SHA-256 of data/siren-N.bin for every prior number N."""

@@ -60,7 +60,7 @@ class RecentWaves:
     def __init__(self, grid: Grid, features: Features) -> None:
         pitch, column = grid.height + EDGE, np.arange(grid.height)
         neighbours = [offset for plane, offsets in features if plane == Plane.OWN for offset in offsets]
-        self._summed = any(plane == Plane.OWN_SUM for plane, _ in features)
+        self.summed = any(plane == Plane.OWN_SUM for plane, _ in features)
         self._values, self._sums = np.zeros((2, _RING, pitch))
         """Squashed, and the sums of sizes of a row up to a position."""
         self._bounds = [(0, 0)] * _RING
@@ -79,7 +79,7 @@ class RecentWaves:
         here = slice(top, top + out.shape[1])
         near = self._near[t % _RING]
         out[: len(near)] = self._values.reshape(-1).take(near[:, here])
-        if self._summed:
+        if self.summed:
             ends = self._sums.reshape(-1).take(self._ends[t % _RING][:, here])
             out[len(near)] = magnitude((_SIGNS @ ends).astype(np.int64))
 
@@ -89,7 +89,7 @@ class RecentWaves:
         row[before:after] = 0
         self._bounds[t % _RING] = first, last = top + EDGE, top + EDGE + len(q)
         row[first:last] = squash(q)
-        if self._summed:
+        if self.summed:
             sums = self._sums[t % _RING]
             sums[:] = self._sums[(t - 1) % _RING]
             sums[first:last] += sizes(q)

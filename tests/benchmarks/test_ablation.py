@@ -27,11 +27,11 @@ def test_a_variant_is_measured_on_its_decoded_file(scene, name):
 
 
 def test_another_prior_is_one_for_encoder_and_decoder_and_only_for_a_while():
-    shipped = load_prior(setup.PRIOR)
+    shipped = load_prior(2)
     with prior(VARIANTS["no-parent"].start):
-        siren, theta0, _ = setup.load_prior(setup.PRIOR)
-        assert decoder.load_prior(setup.PRIOR)[1] is theta0
-    assert setup.load_prior(setup.PRIOR) is decoder.load_prior(setup.PRIOR) is shipped
+        siren, theta0, _ = setup.load_prior(2)
+        assert decoder.load_prior(2)[1] is theta0
+    assert setup.load_prior(2) is decoder.load_prior(2) is shipped
     first = len(CAUSAL)
     for kind in KINDS:
         a, kept = (to_floats(siren, theta)[f"{kind}.a"] for theta in (theta0, shipped[1]))

@@ -5,16 +5,13 @@ import torch
 
 from prancimg.fit.fit_field import fit_field
 from prancimg.fit.setup import Setup, adapted_to
-from prancimg.format.bitstream import ALL_WEIGHTS, FROZEN, PRANC
+from prancimg.format.bitstream import SEEDED, SYNTHESIS
 
 CPU = torch.device("cpu")
 
 
-def test_the_networks_are_sent_whole_where_file_and_fit_are_large_enough():
-    assert adapted_to(10_000, 4_608) is FROZEN
-    assert adapted_to(80_000, 14) is PRANC and adapted_to(200_000, 14) is ALL_WEIGHTS
-    assert adapted_to(40_000, 360) is PRANC and adapted_to(80_000, 360) is ALL_WEIGHTS
-    assert adapted_to(30_000, 4_608) is PRANC and adapted_to(40_000, 4_608) is ALL_WEIGHTS
+def test_the_synthesis_is_sent_whole_where_the_file_is_large_enough():
+    assert adapted_to(49_000) is SEEDED and adapted_to(51_000) is SYNTHESIS
 
 
 def test_bits_of_the_finest_level_count_for_more(photo):

@@ -21,7 +21,7 @@ faulthandler.dump_traceback_later(500, exit=True)  # the first encode of all may
 PICTURE = (np.indices((24, 32)).sum(0)[..., None] * [4, 3, 2]).astype(np.uint8)
 
 def encode(model="field"):
-    return prancimg.encode(PICTURE, effort=1, bpp=2, model=model)
+    return prancimg.encode(PICTURE, effort=1, bpp=2, model=model, lossless=False)
 
 def in_a_pool(method, models=("field", "field")):
     with multiprocessing.get_context(method).Pool(len(models)) as pool:
@@ -98,7 +98,7 @@ begun, go_on = threading.Event(), threading.Event()
 def wait(_):
     begun.set()
     go_on.wait(60)
-thread = threading.Thread(target=lambda: prancimg.encode(PICTURE, effort=1, bpp=2, progress=wait))
+thread = threading.Thread(target=lambda: prancimg.encode(PICTURE, effort=1, bpp=2, progress=wait, lossless=False))
 thread.start()
 begun.wait(60)
 said = in_a_child()

@@ -10,11 +10,11 @@ from prancimg.fit.field_encoder import file_of
 from prancimg.fit.fit_field import fit_field
 from prancimg.fit.networks import Networks
 from prancimg.fit.setup import Setup
-from prancimg.format.bitstream import ALL_WEIGHTS, DIRECTIONS, FROZEN, seeded
+from prancimg.format.bitstream import ALL_WEIGHTS, CONTEXTS, DIRECTIONS, FROZEN
 from prancimg.network.siren import FRACTION, to_floats
 
 CPU = torch.device("cpu")
-TIERS = {"frozen": FROZEN, "directions": DIRECTIONS, "seeded": seeded(5), "all": {**DIRECTIONS, **ALL_WEIGHTS}}
+TIERS = {"frozen": FROZEN, "directions": DIRECTIONS, "seeded": CONTEXTS, "all": {**DIRECTIONS, **ALL_WEIGHTS}}
 tiers = pytest.mark.parametrize("adapted", TIERS.values(), ids=TIERS)
 
 

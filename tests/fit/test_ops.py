@@ -219,6 +219,22 @@ def test_the_compiled_step_equals_plain_torch(shape, spread, design):
             assert fast.item() == pytest.approx(plain.item(), rel=1e-5)
 
 
+@designs
+def test_sampled_gradients_are_right_on_average(design):
+    torch.manual_seed(2)
+    pyramid = Pyramid(150, 20)
+    y, weights = leaves(0.7 * torch.randn(sum(grid.count for grid in pyramid.grids)), some_weights(design))
+    objective = RateDistortion(torch.rand(3, 150, 20), pyramid)
+    terms = [
+        objective.bits(y, squash(y), weights, 0.3, sampling=how) for how in ((1, 0), (4, 0), (4, 1), (4, 2), (4, 3))
+    ]
+    whole, *parts = (gradients(term, y, weights) for term in terms)
+    for name, gradient in whole.items():
+        mean = torch.stack([part[name] for part in parts]).mean(0)
+        torch.testing.assert_close(mean, gradient, rtol=1e-4, atol=1e-4 * float(gradient.abs().max()))
+    assert not torch.allclose(parts[0]["luma.b"], whole["luma.b"], rtol=0.01)
+
+
 def test_bits_of_integers_are_near_the_coders():
     siren, theta, _ = load_prior(2)
     pyramid = Pyramid(64, 90)

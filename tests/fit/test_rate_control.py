@@ -1,10 +1,11 @@
 """λ leads to the number of bits asked for, and the loss knows how many are coded."""
 
+import numpy as np
 import pytest
 import torch
 
 from prancimg.fit.fit_field import fit_field
-from prancimg.fit.rate_control import SteeredFit
+from prancimg.fit.rate_control import SteeredFit, chosen_levels
 from prancimg.fit.setup import Setup
 from prancimg.format.bitstream import ALL_WEIGHTS
 
@@ -23,3 +24,16 @@ def test_the_loss_knows_about_how_many_bits_are_coded(photo, lmbda):
     for i in range(8):
         fit.step(i / 8)
         assert abs(fit.excess() - fit.excess(exact=True)) < 0.015
+
+
+def test_chroma_is_as_fine_as_the_picture_needs():
+    """Fine saturated stripes of one brightness are in chroma alone; the same stripes in grey are not."""
+    rng = np.random.default_rng(0)
+    stripes = np.where(rng.random((1, 96, 1)) < 0.5, [200, 60, 60], [40, 131, 40]).repeat(64, 0)
+    grey = np.broadcast_to(stripes[..., :1], stripes.shape)
+    for picture, expected in ((stripes, (0, 1)), (grey, (0, 2))):
+        image = np.ascontiguousarray(picture, np.uint8)
+        assert chosen_levels(image, 5e-4, (0, 2), Setup(), 60, CPU) == expected
+    image = np.ascontiguousarray(stripes, np.uint8)
+    assert chosen_levels(image, 5e-4, (0, 2), Setup(levels=(0, 2)), 60, CPU) == (0, 2), "what is asked for stays"
+    assert chosen_levels(image, 5e-4, (0, 2), Setup(), 20, CPU) == (0, 2), "a short fit has no time to find out"

@@ -75,11 +75,11 @@ def test_a_brief_header_byte_by_byte():
     assert frozen.pack().hex(" ") == "00 00 80 06 80 04 07 01 02 8c 01 a6 01" and Header.unpack(frozen.pack()) == frozen
 
 
-@given(st.sampled_from(range(len(PLANS))), st.lists(st.integers(0, 100), min_size=23, max_size=23))
+@given(st.sampled_from(range(len(PLANS))), st.lists(st.integers(0, 100), min_size=26, max_size=26))
 def test_headers_that_follow_a_plan_are_brief_and_round_trip(number, scales):
     full = Header.unpack(bytes([0, number, 9, 9, 0, 0, 0, 9, 9]) + bytes([1]) * len(PLANS[number].adapted))
     tensors = [
-        replace(how, scale=s - 1) if s and how.k else Coded(0) for how, s in zip(full.tensors, scales, strict=True)
+        replace(how, scale=s - 1) if s and how.k else Coded(0) for how, s in zip(full.tensors, scales, strict=False)
     ]
     header = replace(full, tensors=tuple(tensors))
     assert len(header.pack()) <= 9 + len(PLANS[number].adapted) and Header.unpack(header.pack()) == header
@@ -89,7 +89,7 @@ def test_headers_that_follow_a_plan_are_brief_and_round_trip(number, scales):
     "change",
     [
         {"kind": Kind.HADAMARD},
-        {"prior": 3},
+        {"prior": 1},
         {"tensors": (Coded(63, 56, 9), *PAINTED[1:])},
         {"tensors": (Coded(64, 57, 9), *PAINTED[1:])},
         {"tensors": (*PAINTED[:4], Coded(1, 56, 9), *PAINTED[5:])},
@@ -104,7 +104,7 @@ def test_headers_beside_all_plans_say_everything(change):
     ("data", "message"),
     [
         (b"\0", "cut short"),
-        (b"\0\3" + BRIEF.pack()[2:], "plan 3"),
+        (b"\0\x08" + BRIEF.pack()[2:], "plan 8"),
         (replace(BRIEF, width=0).pack(), "width 0"),
         (replace(BRIEF, step=256).pack(), "step 256"),
         (replace(BRIEF, tensors=(Coded(64, 56, 100), *PAINTED[1:])).pack(), "scale 101"),

@@ -70,6 +70,6 @@ def test_the_packed_prior_has_the_trained_networks_and_the_synthesis_of_the_one_
             assert theta0[name] / 2**20 == pytest.approx(expected, abs=2e-3)
             at += size
     assert {name.partition(".")[0] for name in directions} == {"luma", "chroma"}
-    with pytest.raises(SystemExit, match="0 of the fits"):  # none is large enough to have adapted it
-        tool.pack(work, work / "prior.bin", paint=1, prior=2)
+    with pytest.raises(SystemExit, match="only 3 of the fits"):
+        tool.pack(work, work / "prior.bin", paint=4, prior=3)
     assert directions["luma.a"].entries.shape == (2, 8 * 39)

@@ -18,6 +18,7 @@ from prancimg.fit.kernels.arithmetic import (
     TINY,
     ZERO,
     add_row_sums,
+    clear,
     compiled,
     copy,
     exp2,
@@ -143,6 +144,20 @@ def _positions(active: np.ndarray, wanted: bool, top: int, bottom: int, places: 
 
 
 @compiled
+def _offsets(taps: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Where planes (p, height, width), end to end, are read at a tap's plane, row and column."""
+    offsets: np.ndarray = (taps[:, 0] * height + taps[:, 1]) * width + taps[:, 2]
+    return offsets
+
+
+@compiled
+def _add_multiple(out: np.ndarray, x: np.ndarray, factor: np.float32) -> None:
+    for i in range(len(out)):
+        for j in range(out.shape[1]):
+            out[i, j] += factor * x[i, j]
+
+
+@compiled
 def _take(out: np.ndarray, x: np.ndarray, first: int, places: np.ndarray, n: int) -> None:
     for t in range(n):
         out[t] = x[first + places[t]]
@@ -158,7 +173,8 @@ def _scatter(out: np.ndarray, first: int, places: np.ndarray, x: np.ndarray, n: 
 def grid_log_probability(
     back: bool,
     free: bool,
-    learn: bool,
+    every: int,
+    turn: int,
     unit: float,
     bounds: np.ndarray,
     taps: np.ndarray,
@@ -172,7 +188,8 @@ def grid_log_probability(
 ) -> float:
     """Σ ln P of a grid q (h, w); its gradients times ``unit`` are written to g_q and, if ``back``, added to g_net.
 
-    If the network does not ``learn``, the gradients by a and b are left out.
+    The gradients by a and b are left out if ``every`` is 0, and taken of one of so many blocks of rows, in ``turn``,
+    if it is more than 1.
 
     ``planes`` (p, h + 6, w + 6) are read at ``taps`` (inputs, 3): plane, row and column, 0 to 6; if ``free``, the
     gradient by them is added to g_planes. Where a position is not ``active`` (h, w), zeros are read instead, all at
@@ -182,6 +199,7 @@ def grid_log_probability(
     height, width = q.shape
     hidden, inputs = net[0].shape
     blocks = (height + ROWS - 1) // ROWS
+    part = every if blocks >= 4 * every else 1
     sums, inactive = np.zeros(blocks), np.zeros((blocks, 2), f32)
     g_a, g_bias = np.zeros((blocks, hidden, inputs), f32), np.zeros((blocks, hidden), f32)
     g_b, g_b0 = np.zeros((blocks, hidden, hidden), f32), np.zeros((blocks, hidden), f32)
@@ -202,11 +220,12 @@ def grid_log_probability(
     _backward(c, b, zeros, at_zero, unused, g_zero, False, 2)
     add_product(slopes, g_zero[0], a, 2)
     flat_q, flat_g_q, flat, flat_g = q.reshape(-1), g_q.reshape(-1), planes.reshape(-1), g_planes.reshape(-1)
-    read = (taps[:, 0] * (height + 2 * EDGE) + taps[:, 1]) * (width + 2 * EDGE) + taps[:, 2]
+    read = _offsets(taps, height + 2 * EDGE, width + 2 * EDGE)
     for parity in range(2):
         for half in prange((blocks + 1 - parity) // 2):
             block = 2 * half + parity
             top, bottom = block * ROWS, min(height, (block + 1) * ROWS)
+            learn = every > 0 and (block + turn) % max(part, 1) == 0
             places, spots = np.empty(ROWS * width, np.int64), np.empty(ROWS * width, np.int64)
             own, g_own = np.empty(TILE, f32), np.empty(TILE, f32)
             work, g_work = _buffers(hidden, TILE), (np.zeros((TILE, hidden), f32), np.zeros((TILE, hidden), f32))
@@ -247,7 +266,7 @@ def grid_log_probability(
                 if back:
                     _backward(c, b, x, work, g_block, g_work, learn, n)
                 if back and free:
-                    g_x[:] = ZERO
+                    clear(g_x, inputs)
                     add_product(g_x, g_work[0], a, n)
                     for t in range(n):
                         for f in range(len(read)):
@@ -260,11 +279,11 @@ def grid_log_probability(
         total += sums[block]
         out[0, 0] += inactive[block, 0]
         out[1, 0] += inactive[block, 1]
-        g_net[0][:] += g_a[block]
+        _add_multiple(g_net[0], g_a[block], f32(part))
         g_net[1][:] += g_bias[block]
-        g_net[2][:] += g_b[block]
+        _add_multiple(g_net[2], g_b[block], f32(part))
         g_net[3][:] += g_b0[block]
         g_net[4][:] += g_c[block]
         g_net[5][:] += g_c0[block]
-    _backward(c, b, zeros, at_zero, g_net, g_zero, learn, 1)
+    _backward(c, b, zeros, at_zero, g_net, g_zero, every > 0, 1)
     return total

@@ -34,18 +34,20 @@ def field_bits(
     nets: Mapping[str, ContextNetwork],
     rate_weights: Sequence[float] = (1.0,),
     active: Tensor | None = None,
+    sampling: tuple[int, int] = (1, 0),
 ) -> Tensor:
     """Bits of all grids by the context model, weighted; ``q``: all coefficients packed, ``u``: those squashed.
 
     A bit of level l counts for ``rate_weights[l]``, or for the last of them. Where a context is not ``active``
     (:func:`prancimg.fit.ops.contexts.active_contexts`) it is taken for zeros, and so are its gradients: most contexts
-    are, and then cost next to nothing.
+    are, and then cost next to nothing. ``sampling`` (n, i): where it saves time, the gradient by the large matrices is
+    that of every n-th block of rows, from the i-th on, times n.
     """
     if active is None:
         active = torch.ones_like(q, dtype=torch.bool)
     if backend.compiled(q):
         net = (tensor for kind in KINDS for tensor in nets[kind])
-        return _FieldBits.apply(pyramid, tuple(rate_weights), active, q, u, *net)  # type: ignore[no-untyped-call,no-any-return]
+        return _FieldBits.apply(pyramid, tuple(rate_weights), active, sampling, q, u, *net)  # type: ignore[no-untyped-call,no-any-return]
     total = q.new_zeros(())
     grids, squashed, where = pyramid.split(q), pyramid.split(u), pyramid.split(active)
     for grid in pyramid.grids:
@@ -104,10 +106,17 @@ class _FieldBits(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, pyramid: Pyramid, rate_weights: tuple[float, ...], active: Tensor, q: Tensor, u: Tensor, *net: Tensor
+        ctx: Any,
+        pyramid: Pyramid,
+        rate_weights: tuple[float, ...],
+        active: Tensor,
+        sampling: tuple[int, int],
+        q: Tensor,
+        u: Tensor,
+        *net: Tensor,
     ) -> Tensor:
-        back, free, arrays = any(ctx.needs_input_grad[4:]), ctx.needs_input_grad[4], as_arrays(q, u, *net)
-        learn = any(ctx.needs_input_grad[5:])
+        back, free, arrays = any(ctx.needs_input_grad[5:]), ctx.needs_input_grad[5], as_arrays(q, u, *net)
+        every, turn = sampling if any(ctx.needs_input_grad[6:]) else (0, 0)
         gradients = [np.zeros_like(array) for array in arrays[:2]]
         grids, squashed, where = (pyramid.split(array) for array in (*arrays[:2], active.numpy()))
         g_grids, g_squashed = (pyramid.split(array) for array in gradients)
@@ -125,7 +134,8 @@ class _FieldBits(torch.autograd.Function):
             at = max(grid.component - 1, 0), grid.level
             net_here, g_here = ((a, bias[at], *rest) for a, bias, *rest in (nets[chroma], g_nets[chroma]))
             places = where[grid.key], grids[grid.key], planes, net_here, g_grids[grid.key], g_planes, g_here
-            total += unit * kernels.grid_log_probability(back, free, learn, unit, bounds, taps(read[chroma]), *places)
+            how = back, free, every, turn, unit, bounds, taps(read[chroma])
+            total += unit * kernels.grid_log_probability(*how, *places)
             if free:
                 contexts.back(grid, read[chroma], g_planes, g_squashed)
         contexts.finish(g_squashed)
@@ -136,7 +146,7 @@ class _FieldBits(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, None, None, *(g * gradients[0] for g in ctx.gradients))
+        return (None, None, None, None, *(g * gradients[0] for g in ctx.gradients))
 
 
 def _padded_network(net: Sequence[np.ndarray]) -> list[np.ndarray]:
