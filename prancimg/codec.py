@@ -294,7 +294,7 @@ def decode(source: DataLike, *, max_pixels: int | None = MAX_PIXELS, allow_parti
 
     Args:
         source: the file.
-        max_pixels: the largest picture to decode; memory is about 26 bytes a pixel. None: no limit.
+        max_pixels: the largest picture to decode; memory is about 30 bytes a pixel. None: no limit.
         allow_partial: of a ``field`` file that is cut short or damaged, make the softer picture that its beginning
             describes, with a :class:`UserWarning` that says what is missing.
 

@@ -145,7 +145,7 @@ LARGE = {
 
 @pytest.mark.parametrize("name", LARGE)
 def test_memory_follows_from_the_pixels_and_the_network(name):
-    """26 bytes a pixel, the network, and a tile."""
+    """30 bytes a pixel, the network, and a tile."""
     header, mebibytes = LARGE[name]
     data = file(header, zeros(header))
     _, peak, became = measured(lambda: prancimg.decode(data))
