@@ -18,7 +18,7 @@ from prancimg.network.field import Coefficients, grid_step
 from prancimg.network.prior import Directions, load_prior
 from prancimg.network.siren import FRACTION, render, render_field, theta0_of_seed
 
-BYTES_PER_PIXEL = 26
+BYTES_PER_PIXEL = 30
 """What decoding a field takes, the picture included."""
 
 
