@@ -24,7 +24,7 @@ from prancimg.network import context
 from prancimg.network.field import Coefficients, grid_step
 from prancimg.network.siren import FRACTION
 
-EFFORTS = {1: 16, 2: 36, 3: 80, 4: 170, 5: 360, 6: 700, 7: 1350, 8: 2500, 9: 4608}
+EFFORTS = {1: 12, 2: 30, 3: 56, 4: 110, 5: 220, 6: 430, 7: 830, 8: 1550, 9: 2900}
 """Steps of a fit: each takes about twice as long as the one before, with all else that takes time."""
 UNUSED_SHARE = 0.028
 """The share of a size that may be left over: coefficients that fill it would not be worth their bits."""

@@ -69,7 +69,7 @@ def test_high_quality_is_reached_in_no_more_bytes_than_without_loss(crop, wanted
 
 
 def test_fits_themselves_go_beyond_45_decibels(crop):
-    assert decibels(crop, prancimg.encode(crop, psnr=46, effort=2, lossless=False)) >= 46
+    assert decibels(crop, prancimg.encode(crop, psnr=46, effort=3, lossless=False)) >= 46
 
 
 def test_what_is_out_of_reach_names_the_effort():
