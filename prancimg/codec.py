@@ -150,29 +150,26 @@ def _best(
                 raise PrancImgError(f"a lossless file has no {name} to ask for")
         return _lossless_file(picture, options.get("effort", 5))
     with encoding():
-        if lossless is None and options.get("model", "field") == "field":
-            return _lossless_or_lossy(picture, target, options, progress)
-        return _encode_picture(picture, target, options, progress)
+        from prancimg.fit import encoder  # the only way to torch, which takes seconds to import
+
+        wanted, how = encoder.Target(**target), encoder.Options(**options)
+        way = _lossless_or_lossy if lossless is None and how.model == "field" else _encode_picture
+        return way(picture, wanted, how, progress)
 
 
 def _lossless_or_lossy(
-    picture: Picture,
-    target: Mapping[str, Any],
-    options: Mapping[str, Any],
-    progress: Callable[[float], None] | None,
+    picture: Picture, wanted: Target, how: Options, progress: Callable[[float], None] | None
 ) -> bytes:
     """Without loss where that is within the size asked for, smaller, or worth its bits at the quality asked for."""
-    from prancimg.fit import encoder  # the only way to torch, which takes seconds to import
     from prancimg.fit.field_encoder import MIN_PIXELS
 
-    wanted, how = encoder.Target(**target), encoder.Options(**options)
     pixels = picture.colors.shape[0] * picture.colors.shape[1]
     size, least = wanted.limit(pixels), quick_size(picture.exact) / _GAIN
     exact = _lossless_file(picture, how.effort) if least <= max(size or 0, _TINY) else b""
     if size is not None and 0 < len(exact) <= size:
         return exact
     try:
-        lossy = _encode_picture(picture, target, options, progress)
+        lossy = _encode_picture(picture, wanted, how, progress)
     except OutOfReach as error:
         if size is None:  # it was a PSNR, which every lossless file has
             return exact or _lossless_file(picture, how.effort)
@@ -207,15 +204,10 @@ def _lossless_file(picture: Picture, effort: int) -> bytes:
     return bitstream.write([*extras, (Segment.LOSSLESS, colors.pack())])
 
 
-def _encode_picture(
-    picture: Picture,
-    target: Mapping[str, Any],
-    options: Mapping[str, Any],
-    progress: Callable[[float], None] | None,
-) -> bytes:
-    from prancimg.fit import encoder  # the only way to torch, which takes seconds to import
+def _encode_picture(picture: Picture, wanted: Target, how: Options, progress: Callable[[float], None] | None) -> bytes:
+    """A fit of the colours, with all that the picture has beside them."""
+    from prancimg.fit import encoder
 
-    wanted, how = encoder.Target(**target), encoder.Options(**options)
     pixels = picture.colors.shape[0] * picture.colors.shape[1]
     size = wanted.limit(pixels)
     alpha, share = None, 0.0

@@ -103,10 +103,13 @@ class FieldSearch(Search):
 
     def _no_worse_than_one_color(self, data: bytes, error: float, size: float = math.inf) -> bytes:
         """A file, or that of the mean colour where that is nearer to the picture and not larger than ``size``."""
-        if NEAR * error < self.variance or _psnr(self.image, data) >= 10 * math.log10(1 / max(self.variance, 1e-10)):
+        if NEAR * error < self.variance:
+            return data
+        reached = _psnr(self.image, data)
+        if reached >= 10 * math.log10(1 / max(self.variance, 1e-10)):
             return data
         flat = _one_color(self.image, self.device)
-        return flat if len(flat) <= size and _psnr(self.image, flat) > _psnr(self.image, data) else data
+        return flat if len(flat) <= size and _psnr(self.image, flat) > reached else data
 
     def at_lmbda(self, lmbda: float) -> bytes:
         """See :class:`Search`; a picture counts for ``MIN_PIXELS`` at least."""

@@ -181,11 +181,10 @@ def initial_lmbda(
     x = falling_root(excess, math.log(2e-3), slope, (low, high), 0.08, 6)
     x -= math.log(whole.bits(math.exp(x), levels) / target_bits) / slope
     x = min(max(x, low), high)
-    steps = _probe_steps(iterations, levels)
     for _ in range(RATE_CONTROL.probes if iterations >= RATE_CONTROL.long_fit else 0):
         lmbda = math.exp(x)
-        probe = fit_at_lmbda(tiles, setup.header(tiles, lmbda, levels, DIRECTIONS), lmbda, setup, steps, device).bits(0)
-        expected = max(probe, 1.0) / part.bits(lmbda, levels) * whole.bits(lmbda, levels)
+        bits_of_probe = _probe(tiles, lmbda, levels, setup, iterations, device).bits(0)
+        expected = max(bits_of_probe, 1.0) / part.bits(lmbda, levels) * whole.bits(lmbda, levels)
         off = math.log(expected / (RATE_CONTROL.probe_surplus * bits))
         if abs(off) < RATE_CONTROL.probe_tolerance:
             break
@@ -205,15 +204,18 @@ def chosen_levels(
         return levels
     tiles, losses = contact_sheet(image), []
     for each in (levels, finer):
-        steps = _probe_steps(iterations, each)
-        probe = fit_at_lmbda(tiles, setup.header(tiles, lmbda, each, DIRECTIONS), lmbda, setup, steps, device)
+        probe = _probe(tiles, lmbda, each, setup, iterations, device)
         losses.append(probe.error + lmbda * probe.bits(0) / (tiles.size // 3))
     return finer if losses[1] < RATE_CONTROL.finer_chroma * losses[0] else levels
 
 
-def _probe_steps(iterations: int, levels: tuple[int, int]) -> int:
+def _probe(
+    tiles: np.ndarray, lmbda: float, levels: tuple[int, int], setup: Setup, iterations: int, device: torch.device
+) -> Fitted:
+    """A short fit of tiles, for a fit of so many steps."""
     part, least, most = RATE_CONTROL.probe_steps
-    return steps_at(min(max(iterations // part, least), most), levels[0])
+    steps = steps_at(min(max(iterations // part, least), most), levels[0])
+    return fit_at_lmbda(tiles, setup.header(tiles, lmbda, levels, DIRECTIONS), lmbda, setup, steps, device)
 
 
 def contact_sheet(image: np.ndarray) -> np.ndarray:
