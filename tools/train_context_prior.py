@@ -19,7 +19,7 @@ import argparse
 import hashlib
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +32,9 @@ from prancimg.fit.fit_field import fit_field
 from prancimg.fit.ops.rate import laplace
 from prancimg.fit.setup import TUNES, relative_rate
 from prancimg.format.bitstream import Header
-from prancimg.format.layout import DESIGNS, LEARNED, PAINT, WIDE, Design, Siren, inputs, part_of
+from prancimg.format.layout import DESIGNS, LEARNED, PAINT, WIDE, Design, Pyramid, Siren, inputs, part_of
 from prancimg.network.context_features import features
+from prancimg.network.field import Coefficients
 from prancimg.network.prior import load_prior, pack_prior
 from prancimg.network.siren import FRACTION, to_floats
 
@@ -42,7 +43,7 @@ CROP = 320, 448
 STEPS = 90
 """Steps of a fit whose grids are kept."""
 KEPT_APART = 8
-ROWS = 60_000
+ROWS = 40_000
 """Positions of a picture that are trained on: of the fine levels a random part, of the coarse ones all."""
 PICTURES_A_STEP, ROWS_A_STEP = 6, 1536
 FLATNESS = 0.6
@@ -121,13 +122,13 @@ class Sample:
     """Of the weights, from 0 to 1: rows are drawn by it."""
 
     @staticmethod
-    def read(path: Path, kind: str, rows: int | None = None) -> Sample:
-        """All positions of a kept fit, or about ``rows`` of them."""
+    def read(path: Path, kind: str, rows: int | None = None, turn: int = 0) -> Sample:
+        """All positions of a kept fit, or about ``rows`` of them; of the fit turned in one of eight ways."""
         kept = np.load(path)
         header = Header.unpack(kept["header"].tobytes())
-        q = header.pyramid.split(kept["q"].astype(np.int32))
+        pyramid, q = turned(header.pyramid, header.pyramid.split(kept["q"].astype(np.int32)), turn)
         parts = []
-        for grid in header.pyramid.grids:
+        for grid in pyramid.grids:
             if (grid.component > 0) == (kind == "chroma"):
                 x = features(grid, q[grid.key], q, WIDE[kind]).reshape(inputs(WIDE[kind]), -1)
                 values, active = q[grid.key].reshape(-1), x.any(0)
@@ -158,6 +159,20 @@ class Sample:
         """Rows at random, by weight."""
         u = torch.rand(number, dtype=torch.float64, generator=generator)
         return torch.searchsorted(self.cumulated, u).clamp(max=len(self.values) - 1)
+
+
+def turned(pyramid: Pyramid, q: Coefficients, turn: int) -> tuple[Pyramid, Coefficients]:
+    """The grids of the mirrored or turned picture, 0 to 7; the same if its levels do not halve evenly.
+
+    The pyramid knows no direction, the context does: so a turned fit is another one to learn from.
+    """
+    if (pyramid.height | pyramid.width) % (1 << pyramid.levels - 1):
+        return pyramid, q
+    q = {key: grid[:: 1 - (turn & 2), :: 1 - 2 * (turn & 1)] for key, grid in q.items()}
+    if turn & 4:
+        pyramid = replace(pyramid, height=pyramid.width, width=pyramid.height)
+        q = {key: grid.T for key, grid in q.items()}
+    return pyramid, {key: np.ascontiguousarray(grid) for key, grid in q.items()}
 
 
 class _LogProbability(torch.autograd.Function):
@@ -195,13 +210,19 @@ def whole_bits(net: dict[str, Tensor], sample: Sample) -> float:
         return sum(float((bits(net, sample, part) * sample.weights[part]).sum()) for part in parts)
 
 
-def train_contexts(work: Path, kind: str, units: int, directions: int, steps: int, rate: float, start: str) -> None:
+def train_contexts(
+    work: Path, kind: str, units: int, directions: int, steps: int, rate: float, start: str, copies: int
+) -> None:
     """Train the network of a kind, its directions, and the coefficients of every picture."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     shapes = {name.partition(".")[2]: s for name, s in Design(True, units).shapes.items() if name.startswith(kind)}
     folder, place, began = work / "grids", work / f"{kind}.pt", time.monotonic()
-    samples = [Sample.read(path, kind, ROWS) for path in sorted(folder.glob("train-*.npz"))]
+    samples = [
+        Sample.read(path, kind, ROWS, 0 if copy == 0 else (number + copy) % 7 + 1)
+        for copy in range(copies)
+        for number, path in enumerate(sorted(folder.glob("train-*.npz")))
+    ]
     tests = [Sample.read(path, kind) for path in sorted(folder.glob("test-*.npz"))]
     share = torch.tensor([float(s.weights.sum()) * (s.bpp + 0.02) ** -FLATNESS for s in samples])
     theta = torch.cat([_initial(name, shape) for name, shape in shapes.items()])
@@ -338,6 +359,7 @@ def main() -> None:
     two.add_argument("--directions", type=int, default=16)
     two.add_argument("--steps", type=int, default=6000)
     two.add_argument("--rate", type=float, default=3e-3)
+    two.add_argument("--copies", type=int, default=2, help="of every fit, turned; up to 8")
     two.add_argument("--start", default="", help="a .pt file of networks and directions to begin with")
     three = commands.add_parser("pack")
     three.add_argument("work", type=Path)
@@ -348,7 +370,9 @@ def main() -> None:
     if args.command == "grids":
         make_grids(args.work, args.pictures, args.rounds)
     elif args.command == "contexts":
-        train_contexts(args.work, args.kind, args.units, args.directions, args.steps, args.rate, args.start)
+        train_contexts(
+            args.work, args.kind, args.units, args.directions, args.steps, args.rate, args.start, args.copies
+        )
     else:
         pack(args.work, args.out, args.paint, args.prior)
 

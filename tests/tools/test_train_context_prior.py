@@ -5,8 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from prancimg.format.layout import Design
+from prancimg.format.layout import Design, Pyramid
+from prancimg.network.field import window
 from prancimg.network.prior import load_prior, unpack_prior
+from prancimg.network.siren import to_floats
 from tools import train_context_prior as tool
 
 DESIGN = Design(True, 8, (("luma", 2), ("chroma", 1)))
@@ -29,7 +31,7 @@ def work(photo, tmp_path_factory):
 
 
 def trained(work, kind, steps, directions):
-    tool.train_contexts(work, kind, DESIGN.units, directions, steps, 3e-3, "")
+    tool.train_contexts(work, kind, DESIGN.units, directions, steps, 3e-3, "", copies=2)
     return torch.load(work / f"{kind}.pt")
 
 
@@ -46,6 +48,24 @@ def test_positions_that_read_nothing_are_merged_and_counted(work):
         quiet = ~sample.x.any(1)
         assert (sample.weights[~quiet] == 1).all() and sample.weights.sum() >= len(sample.values)
         assert sample.cumulated[-1] == 1
+
+
+@pytest.mark.parametrize("turn", range(8))
+def test_turned_grids_are_those_of_the_turned_field(turn):
+    pyramid, rng = Pyramid(48, 64), np.random.default_rng(turn)
+    siren, theta0, _ = load_prior(3)
+    weights = to_floats(siren, theta0)
+    q = {grid.key: rng.integers(-3, 4, (grid.height, grid.width)).astype(np.int32) for grid in pyramid.grids}
+
+    def field(pyramid, q):
+        return window(pyramid, q, weights, 0.1, (0, 0, pyramid.height, pyramid.width))
+
+    expected = field(pyramid, q)[:, :: 1 - (turn & 2), :: 1 - 2 * (turn & 1)]
+    expected = expected.transpose(0, 2, 1) if turn & 4 else expected
+    found = field(*tool.turned(pyramid, q, turn))
+    assert found.shape == expected.shape and np.allclose(found, expected, atol=1e-5)
+    odd = Pyramid(47, 64)
+    assert tool.turned(odd, q, turn)[0] is odd
 
 
 def test_training_makes_pictures_cheaper_and_a_finished_one_stays(work):
