@@ -1,13 +1,13 @@
 """Train the shared start θ0 of the ``siren`` preset on photographs, and write it as a prior file.
 
-    python tools/train_siren_prior.py FOLDER_OF_PHOTOS OUT.bin --steps 30000 [--start PRIOR.bin] [--seed 1]
+    python -m tools.train_siren_prior OUT.bin PHOTOS... --steps 30000 [--layers 8 | --start PRIOR.bin] [--seed 1]
 
 An auto-decoder over short-lived codes: a small pool of offsets of all weights is fitted together with θ0. Every code
 belongs to one random crop and one of three rates, lives for some steps, and is replaced. A code's loss is its squared
 error relative to itself plus a price for its bits, with Gaussian noise of the quantiser's variance on the offsets
 (the same in any orthonormal basis, so the prior suits any of them). θ0 follows the gradient of the whole pool.
 
-prancimg/network/data/siren-1.bin: see docs/siren.md.
+Goes on where it was stopped, from OUT.pt, with fresh codes. prancimg/network/data/siren-1.bin: see docs/siren.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from prancimg.format.layout import Siren
 from prancimg.network.prior import pack_prior, unpack_prior
 from prancimg.network.siren import FRACTION, coordinates, theta0_of_seed
 
-HIDDEN, LAYERS = 64, 5
+HIDDEN = 64
 POOL, PIXELS, LIFE, SIDE = 6, 1024, 500, 256
 BITS = torch.tensor([19_000.0, 39_000.0, 58_000.0])
 """What grown codes of the three rates are held to."""
@@ -80,8 +80,8 @@ class PoolSoap:
 class Crops:
     """Random crops of photographs: position, size, aspect, mirror image and quarter turn, at most 256 pixels long."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.photos = [Image.open(path).convert("RGB") for path in sorted(folder.glob("*.png"))]
+    def __init__(self, photos: list[Path], seed: int) -> None:
+        self.photos = [Image.open(path).convert("RGB") for path in sorted(photos)]
         self.draw = np.random.default_rng(seed)
 
     def next(self) -> tuple[Tensor, Tensor]:
@@ -113,12 +113,17 @@ def forward(siren: Siren, weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
     return h
 
 
-def train(folder: Path, steps: int, seed: int, siren: Siren, start: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    """θ0 after ``steps`` steps; ``start`` holds flat integer tensors."""
-    torch.manual_seed(seed)
-    crops = Crops(folder, seed)
-    names = list(siren.shapes)
+def train(
+    photos: list[Path], steps: int, seed: int, siren: Siren, start: dict[str, np.ndarray], place: Path
+) -> dict[str, Tensor]:
+    """θ0 after ``steps`` steps; ``start`` holds flat integer tensors. Progress is kept at ``place``."""
+    first, names = 0, list(siren.shapes)
     theta0 = {n: torch.from_numpy(start[n] / 2.0**FRACTION).float().view(siren.shapes[n]) for n in names}
+    if place.exists():
+        kept = torch.load(place)
+        first, theta0 = kept["steps"], kept["theta0"]
+    torch.manual_seed(seed + first)
+    crops = Crops(photos, seed + first)
     unit = dict(zip(names, [4.0, 2.0, *[1.0] * (len(names) - 4), 0.5, 0.5], strict=True))
     sizes = torch.tensor([float(theta0[n].numel()) for n in names])
     offsets = {n: torch.zeros(POOL, *siren.shapes[n]) for n in names}
@@ -130,7 +135,7 @@ def train(folder: Path, steps: int, seed: int, siren: Siren, start: dict[str, np
     age = torch.arange(POOL) * (LIFE // POOL)  # staggered
     error_mean = torch.full((POOL,), 0.05)
     data = [crops.next() for _ in range(POOL)]
-    for step in range(steps):
+    for step in range(first, steps):
         done = step / steps
         for i in range(POOL):
             if age[i] >= LIFE:
@@ -158,7 +163,7 @@ def train(folder: Path, steps: int, seed: int, siren: Siren, start: dict[str, np
         with torch.no_grad():
             grown = age / LIFE
             rate = 0.03 * (age / 20).clamp(max=1) * (0.485 * (1 + torch.cos(math.pi * grown)) + 0.03)
-            rate0 = 0.003 * min(1, step / 200) * (0.49 * (1 + math.cos(math.pi * done)) + 0.02)
+            rate0 = 0.003 * min(1, (step - first) / 200) * (0.49 * (1 + math.cos(math.pi * done)) + 0.02)
             weight = (0.1 + grown) / POOL  # grown codes know better what they need
             pulled = [(g * weight.view(-1, *[1] * (g.dim() - 1))).sum(0) for g in shares]
             for n, direction in zip(names, shared.directions(pulled), strict=True):
@@ -174,6 +179,8 @@ def train(folder: Path, steps: int, seed: int, siren: Siren, start: dict[str, np
                     pull = 0.01 * (bits[old].mean() / BITS[r] - 1)
                     price[r] *= torch.exp(pull.clamp(-0.004, 0.004))
         age += 1
+        if (step + 1) % 1000 == 0:
+            torch.save({"steps": step + 1, "theta0": theta0}, place)
         if step % 500 == 0:
             psnr = ", ".join(f"{-10 * math.log10(e):.1f}" for e in error_mean.tolist())
             print(f"step {step}: {psnr} dB; {', '.join(f'{b:.0f}' for b in bits.tolist())} bits", flush=True)
@@ -183,15 +190,19 @@ def train(folder: Path, steps: int, seed: int, siren: Siren, start: dict[str, np
 def main() -> None:
     """Train and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photos", type=Path)
     parser.add_argument("output", type=Path)
+    parser.add_argument("photos", type=Path, nargs="+", help="PNG files")
     parser.add_argument("--steps", type=int, default=30_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--start", type=Path)
     options = parser.parse_args()
-    siren = Siren(HIDDEN, LAYERS)
-    start = unpack_prior(options.start.read_bytes())[1] if options.start else theta0_of_seed(siren, options.seed)
-    theta0 = train(options.photos, options.steps, options.seed, siren, start)
+    siren = Siren(HIDDEN, options.layers)
+    start = theta0_of_seed(siren, options.seed)
+    if options.start:
+        siren, start, _ = unpack_prior(options.start.read_bytes())
+    place = options.output.with_suffix(".pt")
+    theta0 = train(options.photos, options.steps, options.seed, siren, start, place)
     data = pack_prior(siren, {name: tensor.numpy() for name, tensor in theta0.items()})
     options.output.write_bytes(data)
     print(f"{options.output}: {len(data)} bytes, SHA-256 {hashlib.sha256(data).hexdigest()}")
