@@ -5,6 +5,7 @@ Lossless pictures are WebP and PNG inside, which Pillow reads.
 It exists to show that the specification is enough, and to disagree with the library where either is wrong.
 """
 
+import functools
 import hashlib
 import io
 import itertools
@@ -204,18 +205,23 @@ def header_of(payload):
         return {"width": number(1, 1 << 20), "height": number(1, 1 << 20)}
 
     if brief:
-        plan = number(0, 7)
+        pace, plan = divmod(number(0, 127), 32)
+        if plan > 7:
+            raise Bad("no such plan")
         h = {"prior": 2 if plan < 3 else 3, "hidden": 16, "layers": 1, "channels": 4, "kind": 1}
         h |= size() | {"seed": number(0, MASK64)} | field()
     else:
         h = size()
         h |= {"prior": number(0, 1 << 16), "hidden": number(1, 512), "layers": number(1, 16)}
-        h |= {"channels": number(0, 16), "seed": number(0, MASK64), "kind": number(0, 3)}
+        h |= {"channels": number(0, 16), "seed": number(0, MASK64)}
+        pace, h["kind"] = divmod(number(0, 15), 4)
+        if pace and not h["channels"]:
+            raise Bad("nothing to learn")
         if h["channels"]:
             h |= field()
             if not h["prior"]:
                 raise Bad("a field needs a prior")
-    h["tensors"] = []
+    h["pace"], h["tensors"] = pace, []
     shapes = shapes_of(h["hidden"], h["layers"], h["channels"], h["prior"])
     for name, shape in shapes:
         entries = math.prod(shape)
@@ -363,16 +369,21 @@ DECAY = [
 _tables = {}
 
 
+@functools.cache
+def tail(i):
+    out = [1 << 30]
+    for _ in range(528):
+        out.append(out[-1] * DECAY[i] >> 30)
+    return out
+
+
 def table(i, f):
     """The 129 edges of table i at mean offset f: symbol S lies between edge S and edge S + 1."""
     if (i, f) not in _tables:
-        tail = [1 << 30]
-        for _ in range(528):
-            tail.append(tail[-1] * DECAY[i] >> 30)
         cumulative = [0]
         for symbol in range(1, 128):
             x = 8 * (symbol - 64) - 4 - (f - 4)
-            p = tail[min(-x, 528)] if x < 0 else (1 << 31) - tail[min(x, 528)]
+            p = tail(i)[-x] if x < 0 else (1 << 31) - tail(i)[x]
             cumulative.append(p * ((1 << 24) - 128) >> 31)
         cumulative.append((1 << 24) - 128)
         _tables[i, f] = [c + symbol for symbol, c in enumerate(cumulative)]
@@ -565,33 +576,101 @@ class Context:
 
 
 class ContextNetwork:
-    def __init__(self, theta, kind, rate):
-        def tensor(name):
-            return [cut(v >> 8, -32767, 32767) for v in theta[f"{kind}.{name}"]]
+    def __init__(self, theta, kind, rate, pace):
+        names = "a", "bias", "slope", "b", "b0", "c", "c0"
+        self.start = {name: [cut(v, -FINE, FINE) for v in theta[f"{kind}.{name}"]] for name in names}
+        self.units = len(self.start["b0"])
+        self.inputs = len(self.start["a"]) // self.units
+        self.rate, self.pace = rate, pace
 
-        self.units = len(theta[f"{kind}.b0"])
-        self.inputs = len(theta[f"{kind}.a"]) // self.units
-        self.a, self.bias, self.slope, self.b, self.b0 = map(tensor, ("a", "bias", "slope", "b", "b0"))
-        self.c, self.c0 = tensor("c"), tensor("c0")
-        self.rate = rate
+    def begin(self, component, level):
+        """A grid."""
+        self.fine = {name: list(values) for name, values in self.start.items()}
+        self.first_bias = (max(component - 1, 0) * 7 + level) * self.units
+        self.first_slope = level * self.units
+        self.steps, self.squares = 0, {}
+        self.cut_weights()
 
-    def __call__(self, u, component, level):
-        """Mean in eighths and table."""
-        n, units, first = self.inputs, self.units, []
+    def cut_weights(self):
+        self.w = {name: [v >> 8 for v in values] for name, values in self.fine.items()}
+
+    def hidden(self, u):
+        """The first layer, what the second adds, and both together."""
+        n, units, w, first, more = self.inputs, self.units, self.w, [], []
         for j in range(units):
-            total = sum(a * v for a, v in zip(self.a[j * n : j * n + n], u, strict=True))
-            total += 64 * self.bias[(max(component - 1, 0) * 7 + level) * units + j]
-            total += self.slope[level * units + j] * (self.rate - 128)
+            total = sum(a * v for a, v in zip(w["a"][j * n : j * n + n], u, strict=True))
+            total += 64 * w["bias"][self.first_bias + j] + w["slope"][self.first_slope + j] * (self.rate - 128)
             first.append(cut(total >> 10, 0, 32767))
-        h = []
         for j in range(units):
-            total = sum(b * v for b, v in zip(self.b[j * units : (j + 1) * units], first, strict=True))
-            total += 256 * self.b0[j]
-            h.append(first[j] + cut(total >> 12, 0, 32767))
-        m, i = (sum(c * v for c, v in zip(self.c[o : o + units], h, strict=True)) for o in (0, units))
-        m = cut((m + 256 * self.c0[0] + (1 << 16)) >> 17, -8192, 8192)
-        i = cut(((i + 256 * self.c0[1] + (1 << 17)) >> 18) + 16, 0, 39)
+            total = sum(b * v for b, v in zip(w["b"][j * units : (j + 1) * units], first, strict=True))
+            more.append(cut((total + 256 * w["b0"][j]) >> 12, 0, 32767))
+        return first, more, [p + q for p, q in zip(first, more, strict=True)]
+
+    def outputs(self, h):
+        """Mean in eighths and table."""
+        c, c0, units = self.w["c"], self.w["c0"], self.units
+        m, i = (sum(c * v for c, v in zip(c[o : o + units], h, strict=True)) for o in (0, units))
+        m = cut((m + 256 * c0[0] + (1 << 16)) >> 17, -8192, 8192)
+        i = cut(((i + 256 * c0[1] + (1 << 17)) >> 18) + 16, 0, 39)
         return m, i
+
+    def learn(self, samples):
+        """A step, from features and coefficients."""
+        units, w = self.units, self.w
+        g = {name: [0] * len(values) for name, values in self.fine.items() if name != "slope"}
+        if len(samples) > 512:
+            samples = [samples[j * len(samples) // 512] for j in range(512)]
+        for u, value in samples:
+            first, more, h = self.hidden(u)
+            m, i = self.outputs(h)
+            whole = (m + 4) >> 3
+            by_output = slopes(i, m - 8 * whole + 4, cut(value - whole + 64, 0, 127))
+            by_h = [(w["c"][j] * by_output[0] + w["c"][units + j] * by_output[1]) >> 8 for j in range(units)]
+            by_more = [d if v > 0 else 0 for d, v in zip(by_h, more, strict=True)]
+            for k in range(units):
+                if first[k] > 0:
+                    by_first = by_h[k] + (sum(w["b"][j * units + k] * by_more[j] for j in range(units)) >> 12)
+                    for f, v in enumerate(u):
+                        g["a"][k * self.inputs + f] += by_first * v
+                    g["bias"][self.first_bias + k] += by_first
+                if by_more[k]:
+                    for j in range(units):
+                        g["b"][k * units + j] += by_more[k] * first[j]
+                    g["b0"][k] += by_more[k]
+                for o in range(2):
+                    g["c"][o * units + k] += by_output[o] * h[k]
+            for o in range(2):
+                g["c0"][o] += by_output[o]
+        self.steps += 1
+        for name, shift in (("a", 8), ("bias", 2), ("b", 10), ("b0", 2), ("c", 5), ("c0", -3)):
+            rate = 192 << self.pace >> (2 if name in ("c", "c0") else 0)
+            squares = self.squares.setdefault(name, [0] * len(g[name]))
+            for e, total in enumerate(g[name]):
+                step = cut(total >> shift if shift > 0 else total << -shift, -(1 << 24), 1 << 24)
+                squares[e] += (step * step - squares[e]) // min(self.steps, 128)
+                moved = self.fine[name][e] - rate * step // (math.isqrt(squares[e]) + 16)
+                self.fine[name][e] = cut(moved, -FINE, FINE)
+        self.cut_weights()
+
+
+FINE = 32767 << 8
+STEEPNESS = [
+    65536, 55109, 46341, 38968, 32768, 27554, 23170, 19484, 16384, 13777, 11585, 9742, 8192, 6889, 5793, 4871,
+    4096, 3444, 2896, 2435, 2048, 1722, 1448, 1218, 1024, 861, 724, 609, 512, 431, 362, 304, 256, 215, 181, 152,
+    128, 108, 91, 76,
+]  # fmt: skip
+
+
+def slopes(i, f, symbol):
+    """Of a symbol's cost by the mean and by the logarithm of the scale."""
+    edges = [8 * (s - 64) - 4 - (f - 4) for s in (symbol, symbol + 1)]
+    density = [tail(i)[abs(x)] * STEEPNESS[i] for x in edges]
+    if symbol in (0, 127):
+        density[symbol > 0] = 0
+    cumulative = table(i, f)
+    count = cumulative[symbol + 1] - cumulative[symbol]
+    both = (density[1] - density[0], 1420 * count), (edges[1] * density[1] - edges[0] * density[0], count << 14)
+    return [(2 * p + q) // (2 * q) for p, q in both]
 
 
 def decode_grids(decoder, grids, nets, q):
@@ -599,13 +678,17 @@ def decode_grids(decoder, grids, nets, q):
         here = [[0] * width for _ in range(height)]
         known = [[0] * width for _ in range(height)]  # squashed
         net = nets[component > 0]
+        net.begin(component, level)
+        samples = []
         context = Context(q, component, level, height, width, net.inputs > 22)
         for t in range(width + 2 * height - 2):
             wave = [(y, t - 2 * y) for y in range(height) if 0 <= t - 2 * y < width]
             escaped = []
             for y, x in wave:
                 u = context.at(here, known, y, x)
-                m, i = net(u, component, level)
+                m, i = net.outputs(net.hidden(u)[2])
+                if any(u):
+                    samples.append((u, y, x))
                 whole = (m + 4) >> 3
                 symbol = decoder.symbol(table(i, m - 8 * whole + 4))
                 here[y][x] = symbol - 64 + whole
@@ -615,6 +698,9 @@ def decode_grids(decoder, grids, nets, q):
                 here[y][x] = decoder.escape()
             for y, x in wave:
                 known[y][x] = squash(here[y][x])
+            if net.pace and len(samples) >= max(128, -(-height * width // 4096)):
+                net.learn([(u, here[y][x]) for u, y, x in samples])
+                samples = []
         q[component, level] = here
 
 
@@ -729,7 +815,7 @@ def decode(data, picture=True):
             theta[name] = [v + (entry * beta >> shift) for v, entry in zip(theta[name], entries, strict=True)]
     q, grids, levels = {}, [], 0
     if h["channels"]:
-        nets = [ContextNetwork(theta, kind, h["rate"]) for kind in ("luma", "chroma")]
+        nets = [ContextNetwork(theta, kind, h["rate"], h["pace"]) for kind in ("luma", "chroma")]
         grids, levels = grids_of(h)
         above = levels
         for level in reversed(range(levels)):

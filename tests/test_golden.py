@@ -35,6 +35,7 @@ def test_there_is_a_golden_file_of_every_feature():
     assert min(scales) == 0 and max(scales) > 95, "tables, and low bits"
     fields = [header for header in headers if header.channels]
     assert {header.pyramid.levels for header in fields} >= {1, 7}
+    assert {(header.plan is None, header.pace) for header in fields} >= {(False, 2), (False, 3), (True, 1)}
     assert any(header.luma_from > 0 and header.chroma_from > header.luma_from for header in fields)
 
 

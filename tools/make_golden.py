@@ -95,11 +95,12 @@ def field(
     spread: float = 1.0,
     seed: int = 7,
     prior: int = 2,
+    pace: int = 0,
 ) -> bytes:
     """A field of random integers, wider the coarser, the networks moved a little; nothing is fitted."""
     random = np.random.default_rng(seed)
     picture = np.zeros((height, width, 3), np.uint8)
-    header = replace(Setup(prior=prior).header(picture, 2e-3, levels, adapted, seed), kind=kind)
+    header = replace(Setup(prior=prior).header(picture, 2e-3, levels, adapted, seed), kind=kind, pace=pace)
     q = {
         grid.key: np.rint(random.laplace(0, spread * (0.2 + grid.level), (grid.height, grid.width))).astype(np.int32)
         for grid in header.pyramid.grids
@@ -214,6 +215,9 @@ RECIPES: dict[str, Callable[[], bytes]] = {
     "field-wide-synthesis": lambda: field(5, 33, (1, 1), SYNTHESIS, seed=13, prior=3),
     "field-wide-hadamard": lambda: field(16, 24, (0, 1), CONTEXTS, Kind.HADAMARD, seed=15, prior=3),
     "field-wide-levels": lambda: field(33 * 4, 33 * 4, (3, 4), CONTEXTS, seed=16, prior=3),
+    "field-learning": lambda: field(37, 22, (0, 1), PRANC, seed=17, spread=3, pace=2),
+    "field-learning-slowly": lambda: field(40, 30, (0, 2), FROZEN, Kind.HADAMARD, spread=90, seed=18, pace=1),
+    "field-learning-wide": lambda: field(24, 24, (0, 1), DIRECTIONS, seed=19, prior=3, pace=3),
     "field-more": lambda: with_more((FOLDER / "field-frozen.prc").read_bytes()),
 }
 """What makes each file, in an order in which it can be made."""

@@ -14,6 +14,7 @@ contexts      and the context model moves along pseudo-random directions
 last-layers   the last layers are sent, and nothing else
 identity      the identity basis: all weights are sent
 prior-2       the narrow context model of the prior before, along pseudo-random directions
+no-learning   the context model stays as it is sent
 no-start      starts from an empty field instead of the picture's pyramid
 ssim          the usual tuning
 no-masking    the usual tuning, but errors count alike everywhere
@@ -122,6 +123,7 @@ VARIANTS = {
     "last-layers": Variant(replace(PLAIN, adapted=LAST_LAYERS)),
     "identity": Variant(replace(PLAIN, adapted=ALL_WEIGHTS)),
     "prior-2": Variant(replace(PLAIN, prior=2, adapted=PRANC)),
+    "no-learning": Variant(replace(PLAIN, learning=False)),
     "no-start": Variant(replace(PLAIN, analytic=False)),
     "ssim": Variant(TUNES["ssim"]),
     "no-masking": Variant(replace(TUNES["ssim"], masking=0.0)),

@@ -195,6 +195,7 @@ def report(facts: Mapping[str, Any]) -> list[str]:
     if facts["symbols"]:
         lines.append(
             f"  field       {facts['symbols']} integers in {facts['levels']} levels, {facts['channels']} channels"
+            + (f", coded by a model that learns (pace {facts['pace']})" if facts["pace"] else "")
         )
     held = [f"{what.upper()} {size} bytes" for what, size in facts["metadata"].items() if size]
     if held:

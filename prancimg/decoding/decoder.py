@@ -103,7 +103,7 @@ def read_field_prefix(
     kinds = [kind for kind in segments if Segment.FIELD_0 <= kind <= Segment.FIELD_6]
     if kinds != sorted(kinds, reverse=True):
         raise PrancImgError("the field's segments are not in order")
-    nets = context.networks(theta, FRACTION, header.rate)
+    nets = context.networks(theta, FRACTION, header.rate, header.pace)
     pyramid, q = header.pyramid, Coefficients()
     above, lacks = pyramid.levels, []
     for level in reversed(range(pyramid.levels)):

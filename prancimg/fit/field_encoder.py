@@ -186,7 +186,7 @@ def file_of(fitted: Fitted, shift: float) -> bytes:
 def _file(header: Header, alpha: list[np.ndarray], q: Coefficients) -> bytes:
     """Header, coefficients of the networks, and the field in up to three segments, coarse to fine."""
     theta = Model.of(header).parameters(alpha, header.tensors)
-    nets = context.networks(theta, FRACTION, header.rate)
+    nets = context.networks(theta, FRACTION, header.rate, header.pace)
     segments, above = network_segments(header, alpha), header.pyramid.levels
     for level in (2, 1, 0):
         levels = range(level, above)

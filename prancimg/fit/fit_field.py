@@ -53,7 +53,8 @@ def fit_field(
     adapted = adapted_to(expected_bits) if setup.adapted is None else setup.adapted
     header, steps = setup.header(image, lmbda, levels, adapted, seed), steps_at(iterations, levels[0])
     if not steered:
-        return fit_at_lmbda(image, header, lmbda, setup, steps, device, progress)
+        fitted = fit_at_lmbda(image, header, lmbda, setup, steps, device, progress)
+        return fitted.learning() if setup.learning else fitted
     marks = RATE_CONTROL.marks
     if iterations < RATE_CONTROL.long_fit:
         marks = {share: marks[share] for share in RATE_CONTROL.marks_of_short_fits}

@@ -157,6 +157,8 @@ class _Sample:
     """Bits of a fit's field, relative to those of its start."""
     starts: list[float]
     """Bits of the starts of all windows' cores."""
+    learned: float
+    """Bits relative to those of a context model that does not learn, which windows are counted by."""
 
 
 @one_torch_thread()
@@ -191,7 +193,7 @@ def fit_large(
         generator = torch.Generator(device).manual_seed(seed + i)
         trimmed = not math.isinf(bits)
         found, ranks = _fit_window(image, place, field, header, weights, now, steps, setup, generator, trimmed)
-        here = field.commit(place, found, ranks, nets)
+        here = sample.learned * field.commit(place, found, ranks, nets)
         spent, at_first, met = spent + here, at_first + here / change, met + expected[i]
         if progress:
             progress((i + 1) / len(places))
@@ -230,7 +232,8 @@ def _sample(
         own = fitted.network_bits
         growth = (fitted.bits(0) - own) / begun.bits(lmbda, levels)
         starts = [StartRate(image[_core(place)], setup, device).bits(lmbda, levels) for place in places]
-        sample, off = _Sample(fitted, lmbda, growth, starts), (growth * sum(starts) + own) / bits
+        learned = (fitted.bits(0) - own) / max(fitted.at_pace(0).bits(0) - own, 1.0)
+        sample, off = _Sample(fitted, lmbda, growth, starts, learned), (growth * sum(starts) + own) / bits
         if not searched or attempt or abs(math.log(off)) < 0.05:
             break
         lmbda = min(max(lmbda * off ** (-1 / _SLOPE), LMBDAS[0]), LMBDAS[1])

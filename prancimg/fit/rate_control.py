@@ -58,6 +58,15 @@ class SteeredFit(FieldFit):
         """``bits``: what all coefficients are to take."""
         super().__init__(image, header, lmbda, setup, device)
         self.target_bits = bits
+        self.learned: float | None = None
+        """Bits relative to those of a context model that does not learn, once that is known."""
+
+    def learn(self) -> None:
+        """Choose how fast the context model learns; the loss goes by the network as it is sent."""
+        if self.setup.learning:
+            bits = self.result().bits_by_pace()
+            self.header = replace(self.header, pace=bits.index(min(bits)))
+            self.learned = min(bits) / max(bits[0], 1e-9)
 
     def excess(self, exact: bool = False) -> float:
         """The logarithm of the bits, were all rounded now, relative to those asked for, by the loss or exactly."""
@@ -69,7 +78,7 @@ class SteeredFit(FieldFit):
                 q, r = self.y.detach().round(), relative_rate(self.header.rate)
                 active = self.objective.active(q, weights)
                 bits = float(self.objective.bits(q, squash(q), weights, r, active=active) + own_bits)
-                bits *= RATE_CONTROL.coded_surplus
+                bits *= RATE_CONTROL.coded_surplus * (self.learned or 1.0)
         return math.log(max(bits, 1e-9) / self.target_bits)
 
     def change_lmbda(self, excess: float, strength: float, most: float) -> None:
@@ -117,6 +126,7 @@ def fit_at_bits(
     i, seen, may_go_back = 0, 0.0, True
     while i < iterations:
         if i >= OPTIMISATION.grids_rounded_from * iterations and fit.fixed is None:
+            fit.learn()
             off = fit.excess(exact=True)
             if may_go_back and fit.missed(off):
                 fit.change_lmbda(off, 1.0, 0.3)
@@ -126,6 +136,8 @@ def fit_at_bits(
         fit.step(i / iterations)
         if i in moments and fit.fixed is None:
             ratio, strength = moments[i]
+            if fit.learned is None and i >= 0.5 * iterations - 1:
+                fit.learn()
             fit.change_lmbda(fit.excess() - math.log(ratio), strength, 0.5)
         i += 1
         if progress and i / iterations > seen:

@@ -15,7 +15,7 @@ from prancimg.fit.loss import RateDistortion
 from prancimg.fit.ops.rounding import squash
 from prancimg.fit.setup import RATE_CONTROL
 from prancimg.format import range_coder
-from prancimg.format.bitstream import Header
+from prancimg.format.bitstream import MAX_PACE, Header
 from prancimg.format.layout import STEP_CODES
 from prancimg.network import context
 from prancimg.network.field import Coefficients, grid_step
@@ -70,7 +70,22 @@ class Fitted:
         """Exact bits of the coefficients, without what the container and the coder add."""
         header, q = self.rounded(shift)
         theta = Model.of(header).parameters(self.alpha, header.tensors)
-        return self.network_bits + context.cost(header.pyramid, q, context.networks(theta, FRACTION, header.rate))
+        return self.network_bits + context.cost(
+            header.pyramid, q, context.networks(theta, FRACTION, header.rate, header.pace)
+        )
+
+    def bits_by_pace(self) -> list[float]:
+        """Those bits for every pace at which the context model can learn, from 0."""
+        return [self.at_pace(pace).bits(0) for pace in range(MAX_PACE + 1)]
+
+    def at_pace(self, pace: int) -> Fitted:
+        """The same with a context model that learns at a pace."""
+        return replace(self, header=replace(self.header, pace=pace))
+
+    def learning(self) -> Fitted:
+        """The same at the pace that takes the fewest bits."""
+        bits = self.bits_by_pace()
+        return self.at_pace(bits.index(min(bits)))
 
     @property
     def network_bits(self) -> float:

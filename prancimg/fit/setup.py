@@ -131,6 +131,8 @@ class Setup:
     """How much less an error counts where the picture is busy: :func:`prancimg.fit.loss.visibility`'s exponent."""
     analytic: bool = True
     """Start from the picture's pyramid instead of nothing."""
+    learning: bool = True
+    """The context model learns while it codes, where that saves bits."""
 
     def header(
         self,

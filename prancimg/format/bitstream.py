@@ -52,6 +52,9 @@ MAX_FILE = 1 << 30
 """Cap on the bytes of a file."""
 MAX_SEARCH, MAX_FOUND = 1 << 20, 8
 """Caps on the places where a last segment is looked for, and on those whose checksum is taken."""
+MAX_PACE = 3
+MAX_PLANS = 32
+"""Plans there can be: the pace comes on top of their numbers."""
 STEPS = 136
 """Step codes c mean the integer (8 + c % 8) << c // 8."""
 
@@ -126,6 +129,8 @@ class Header:
     """The rate index that the network and the context model are told."""
     step: int = 0
     """Step code of the field, see :func:`prancimg.network.field.grid_step`."""
+    pace: int = 0
+    """How fast the context model learns in every grid, see :mod:`prancimg.network.learning`; 0: not at all."""
 
     @property
     def siren(self) -> Siren:
@@ -177,11 +182,12 @@ class Header:
         """All fields as varints; in brief where the coefficients follow a plan."""
         plan = self.plan
         if plan is not None:
-            numbers = [0, plan, *(getattr(self, name) for name in _BRIEF)]
+            numbers = [0, plan + MAX_PLANS * self.pace, *(getattr(self, name) for name in _BRIEF)]
             planned = zip(self.tensors, PLANS[plan].tensors, strict=True)
             numbers += [coded.scale + 1 if coded.k else 0 for coded, most in planned if most.k]
         else:
             numbers = [getattr(self, name) for name in (*_SCALARS, *(_FIELD_SCALARS if self.channels else ()))]
+            numbers[_KIND] += len(Kind) * self.pace
             for coded in self.tensors:
                 numbers += [coded.k, coded.step, coded.scale] if coded.k else [0]
         return b"".join(map(varint, numbers))
@@ -198,8 +204,11 @@ class Header:
 
     @staticmethod
     def _planned(number: Numbers) -> Header:
-        plan = PLANS[number("plan", 0, len(PLANS) - 1)]
-        scalars = plan.scalars | {name: number(name, *limits) for name, limits in _BRIEF.items()}
+        pace, which = divmod(number("plan", 0, MAX_PLANS * (MAX_PACE + 1) - 1), MAX_PLANS)
+        if which >= len(PLANS):
+            raise PrancImgError(f"the plan {which} is out of range (0 to {len(PLANS) - 1})")
+        plan = PLANS[which]
+        scalars = plan.scalars | {"pace": pace} | {name: number(name, *limits) for name, limits in _BRIEF.items()}
         coded = []
         for most in plan.tensors:
             scale = number("scale", 0, SCALES) if most.k else 0
@@ -209,8 +218,11 @@ class Header:
     @staticmethod
     def _unplanned(number: Numbers) -> Header:
         scalars = {name: number(name, *limits) for name, limits in _SCALARS.items()}
+        scalars["pace"], scalars["kind"] = divmod(scalars["kind"], len(Kind))
         if scalars["channels"]:
             scalars |= {name: number(name, *limits) for name, limits in _FIELD_SCALARS.items()}
+        elif scalars["pace"]:
+            raise PrancImgError("without a field there is nothing to learn")
         coded = []
         siren = Siren.of(*(scalars[name] for name in _NETWORK))
         for name, shape in siren.shapes.items():
@@ -227,8 +239,10 @@ _SCALARS = {
     "layers": (1, MAX_LAYERS),
     "channels": (0, MAX_CHANNELS),
     "seed": (0, (1 << 64) - 1),
-    "kind": (0, len(Kind) - 1),
+    "kind": (0, len(Kind) * (MAX_PACE + 1) - 1),
 }
+_KIND = list(_SCALARS).index("kind")
+"""The place of the number that also has the pace."""
 _FIELD_SCALARS = {
     "luma_from": (0, MAX_LEVELS - 1),
     "chroma_from": (0, MAX_LEVELS - 1),

@@ -50,6 +50,7 @@ def _network(header: Header) -> dict[str, Any]:
         "basis": Kind(header.kind).name.lower(),
         "seed": header.seed,
         "prior": header.prior,
+        "pace": header.pace,
     }
 
 
@@ -57,4 +58,4 @@ def _lossless(picture: Lossless) -> dict[str, Any]:
     """Of a lossless picture: no network, so none of its numbers."""
     numbers = ("hidden", "layers", "channels", "levels", "parameters", "coefficients", "symbols")
     coding = {"model": "lossless", "coding": picture.coding.name.lower()}
-    return {**coding, **dict.fromkeys(numbers, 0), "basis": None, "seed": None, "prior": None}
+    return {**coding, **dict.fromkeys(numbers, 0), "basis": None, "seed": None, "prior": None, "pace": 0}

@@ -47,16 +47,25 @@ _DECAY = (
 
 
 @lru_cache(maxsize=1)
+def tails() -> np.ndarray:
+    """Twice the probability beyond so many eighths from the mean, in 2**-30, by table: (40, 529) int64."""
+    decay, reach = np.array(_DECAY, np.int64), MEANS * (CENTRE + 2)
+    out = [np.full(TABLES, 1 << 30, np.int64)]
+    for _ in range(reach):
+        out.append(out[-1] * decay >> 30)
+    return np.stack(out, 1)
+
+
+def edges() -> np.ndarray:
+    """The edge below every symbol and the one above the last, in eighths from the mean, by mean offset: (8, 129)."""
+    return MEANS * (np.arange(WIDTH + 1) - CENTRE) - MEANS // 2 - (np.arange(MEANS)[:, None] - MEANS // 2)
+
+
+@lru_cache(maxsize=1)
 def frequencies() -> np.ndarray:
     """The tables: (40, 8, 128) int64, every row positive and summing to 2**24."""
-    decay, reach = np.array(_DECAY, np.int64), MEANS * (CENTRE + 2)
-    tails = [np.full(TABLES, 1 << 30, np.int64)]  # tails[d]: twice the probability beyond d eighths, in 2**-30
-    for _ in range(reach):
-        tails.append(tails[-1] * decay >> 30)
-    tail = np.stack(tails, 1)
-    # The edge below symbol k, in eighths from the mean, for every mean offset f.
-    edge = MEANS * (np.arange(1, WIDTH) - CENTRE) - MEANS // 2 - (np.arange(MEANS)[:, None] - MEANS // 2)
-    beyond = tail[:, np.minimum(np.abs(edge), reach)]
+    edge = edges()[:, 1:-1]
+    beyond = tails()[:, np.abs(edge)]
     below = np.where(edge < 0, beyond, (2 << 30) - beyond)
     total = (1 << PRECISION) - WIDTH
     cumulative = np.pad(below * total >> 31, ((0, 0), (0, 0), (1, 1)), constant_values=((0, 0), (0, 0), (0, total)))
@@ -143,10 +152,15 @@ def cost(values: np.ndarray, scale: int) -> float:
     return _bits(symbols, frequencies()[table, MEANS // 2][symbols]) + shift * values.size
 
 
+def rows_and_symbols(values: np.ndarray, mean: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of :func:`weights` by which :meth:`Encoder.put_conditional` codes values, and their symbols."""
+    whole, row = _rounded_means(mean, table)
+    return row, _symbols(values, whole)
+
+
 def conditional_cost(values: np.ndarray, mean: np.ndarray, table: np.ndarray) -> float:
     """Bits of :meth:`Encoder.put_conditional`."""
-    whole, row = _rounded_means(mean, table)
-    symbols = _symbols(values, whole)
+    row, symbols = rows_and_symbols(values, mean, table)
     return _bits(symbols, frequencies().reshape(-1, WIDTH)[row, symbols])
 
 

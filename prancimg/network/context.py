@@ -17,6 +17,7 @@ positions of one t do not depend on each other. The encoder computes all positio
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
@@ -41,6 +42,7 @@ from prancimg.format.range_coder import (
 )
 from prancimg.network.context_features import SQUASH, FeatureTaps, own_first
 from prancimg.network.field import Coefficients
+from prancimg.network.learning import PARAMETER_MAX, Learner
 from prancimg.network.wavefronts import RecentWaves, Wavefronts
 
 _CHUNK = 1 << 12
@@ -49,18 +51,26 @@ _COST_CHUNK = 1 << 22
 """Positions whose cost is summed at a time, so that memory has a bound."""
 _BLOCK = 1 << 13
 """Positions a decoder gathers the features of at a time."""
-_WEIGHT_BITS, _SQUASH_BITS, _HIDDEN_BITS = 12, 6, 8
+_WEIGHT_BITS, _SQUASH_BITS, _HIDDEN_BITS, _FINE_BITS = 12, 6, 8, 20
 _WEIGHT_MAX = _HIDDEN_MAX = (1 << 15) - 1
 _MEAN_MAX = 1 << 13
 _SCALE_ZERO = 16
 
 
+Parameters = tuple[np.ndarray, np.ndarray]
+"""Weights (outputs, inputs) of a layer and its biases (outputs, 1)."""
+
+
 class Network:
     """One context network with integer weights, for one rate index (0 to 255)."""
 
-    def __init__(self, kind: str, theta: Mapping[str, np.ndarray], fraction: int, rate: int) -> None:
-        """``theta``: flat integer tensors in units of 2**-fraction; cut to 2**-12 and to 16 bits."""
-        units = len(theta[f"{kind}.b0"])
+    def __init__(self, kind: str, theta: Mapping[str, np.ndarray], fraction: int, rate: int, pace: int = 0) -> None:
+        """``theta``: flat integer tensors in units of 2**-fraction; cut to 2**-12 and to 16 bits.
+
+        ``pace``: how fast it learns in every grid; 0: not at all.
+        """
+        self.pace, self._kind, self._theta, self._fraction = pace, kind, theta, fraction
+        self._units = units = len(theta[f"{kind}.b0"])
 
         def tensor(name: str, *shape: int) -> np.ndarray:
             cut: np.ndarray = np.clip(theta[f"{kind}.{name}"] >> fraction - _WEIGHT_BITS, -_WEIGHT_MAX, _WEIGHT_MAX)
@@ -76,15 +86,15 @@ class Network:
         self.features: Features = features_of(kind, self._a.shape[1])
         b = np.column_stack([tensor("b", units, units), tensor("b0", units) * 2.0**_HIDDEN_BITS])
         b *= 2.0 ** (-_WEIGHT_BITS - 1)
-        self._b = np.concatenate([b, 0 * one])
+        self.second = np.concatenate([b, 0 * one])
         # Outputs: the mean in eighths and the table, both rounded, and the mean shifted to where nothing is negative.
         c = np.column_stack([tensor("c", 2, units), tensor("c0", 2) * 2.0**_HIDDEN_BITS])
         c *= 2.0 ** -(_WEIGHT_BITS + _HIDDEN_BITS)
-        self._c = (c * [[MEANS], [4]] + [[0.5 + _MEAN_MAX], [0.5 + _SCALE_ZERO]] * one) / 2
+        self.last = (c * [[MEANS], [4]] + [[0.5 + _MEAN_MAX], [0.5 + _SCALE_ZERO]] * one) / 2
         # Weights of ordinary size cannot reach the bound, and then there is nothing to cut.
         most = (np.abs(self._a).sum(1) * SQUASH[-1] + np.abs(self._bias).max((0, 1))).max()
-        self._cut_first = bool(most > _HIDDEN_MAX)
-        self._cut_second = bool((np.abs(b).sum(1) * 2 * min(most, _HIDDEN_MAX)).max() > _HIDDEN_MAX)
+        self.cut_first = bool(most > _HIDDEN_MAX)
+        self.cut_second = bool((np.abs(b).sum(1) * 2 * min(most, _HIDDEN_MAX)).max() > _HIDDEN_MAX)
 
     def first_layer(self, grid: Grid) -> np.ndarray:
         """What makes the first layer's sums (units + 1, n) of a grid's features and a row of ones.
@@ -94,21 +104,43 @@ class Network:
         bias, one = self._bias[max(grid.component - 1, 0), grid.level], np.eye(1, self._a.shape[1] + 1)[:, ::-1]
         return np.concatenate([np.column_stack([self._a[:, own_first(self.features)], bias]), one])
 
+    def parameters(self, grid: Grid) -> tuple[Parameters, Parameters, Parameters]:
+        """What a grid's layers are made of, float64 integers in units of 2**-20: the features as in the first layer."""
+
+        def tensor(name: str, *shape: int) -> np.ndarray:
+            fine = self._theta[f"{self._kind}.{name}"] * 2.0 ** (_FINE_BITS - self._fraction)
+            return np.clip(fine, -PARAMETER_MAX, PARAMETER_MAX).reshape(shape)
+
+        units = self._units
+        a = tensor("a", units, -1)[:, own_first(self.features)]
+        bias = tensor("bias", -1, MAX_LEVELS, units, 1)[max(grid.component - 1, 0), grid.level]
+        b, b0, c, c0 = tensor("b", units, units), tensor("b0", units, 1), tensor("c", 2, units), tensor("c0", 2, 1)
+        return (a, bias), (b, b0), (c, c0)
+
     def room(self, most: int) -> np.ndarray:
         """What :meth:`__call__` works in: fresh memory for every product would take as long as the product."""
-        return np.empty((3, len(self._b) * most))
+        return np.empty((3, len(self.second) * most))
 
     def __call__(self, layer: np.ndarray, inputs: np.ndarray, room: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features and a row of ones (features + 1, n) to means in eighths and tables, each (n,) int64.
 
         ``layer``: :meth:`first_layer`; ``room``: :meth:`room` of at least n.
         """
+        h, more = self.hidden(layer, inputs, room)
+        h += more
+        return self.outputs(h)
+
+    def hidden(self, layer: np.ndarray, inputs: np.ndarray, room: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the first layer gives and what the second adds, both doubled, with a last row of twos and of zeros."""
         size = len(layer), inputs.shape[1]
         h, more, spare = (part[: size[0] * size[1]].reshape(size) for part in room)
-        _doubled_relu(np.matmul(layer, inputs, out=h), spare, self._cut_first)
-        _doubled_relu(np.matmul(self._b, h, out=more), spare, self._cut_second)
-        h += more
-        out = self._c @ h
+        _doubled_relu(np.matmul(layer, inputs, out=h), spare, self.cut_first)
+        _doubled_relu(np.matmul(self.second, h, out=more), spare, self.cut_second)
+        return h, more
+
+    def outputs(self, total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Means and tables of what :meth:`hidden` gives, summed."""
+        out = self.last @ total
         np.maximum(out, 0.0, out=out)
         np.minimum(out, _OUT_MAX, out=out)
         mean, table = out.astype(np.int64)  # the whole part
@@ -127,9 +159,9 @@ def _doubled_relu(x: np.ndarray, spare: np.ndarray, cut: bool) -> None:
         np.minimum(x, 2 * _HIDDEN_MAX, out=x)
 
 
-def networks(theta: Mapping[str, np.ndarray], fraction: int, rate: int) -> dict[str, Network]:
+def networks(theta: Mapping[str, np.ndarray], fraction: int, rate: int, pace: int = 0) -> dict[str, Network]:
     """Both networks."""
-    return {kind: Network(kind, theta, fraction, rate) for kind in KINDS}
+    return {kind: Network(kind, theta, fraction, rate, pace) for kind in KINDS}
 
 
 def distributions(grid: Grid, q: np.ndarray, done: Coefficients, network: Network) -> tuple[np.ndarray, np.ndarray]:
@@ -137,6 +169,8 @@ def distributions(grid: Grid, q: np.ndarray, done: Coefficients, network: Networ
 
     ``done`` holds the grids that were coded before.
     """
+    if network.pace:
+        return _learning_distributions(grid, q, done, network)
     layer, causal = network.first_layer(grid), FeatureTaps.causal(q, network.features)
     known = FeatureTaps.known(grid, done, network.features)
     mean, table = np.empty((2, grid.height, grid.width), np.int16)
@@ -152,6 +186,36 @@ def distributions(grid: Grid, q: np.ndarray, done: Coefficients, network: Networ
             out[:] = values[0]  # many contexts hold nothing but zeros
             out[active] = values[1:]
     return mean.reshape(-1), table.reshape(-1)
+
+
+def _learning_distributions(
+    grid: Grid, q: np.ndarray, done: Coefficients, network: Network
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same where the network learns: waves up to the next step at a time."""
+    waves, learner = Wavefronts(grid.height, grid.width), Learner(network, grid, network.pace)
+    causal, known = FeatureTaps.causal(q, network.features), FeatureTaps.known(grid, done, network.features)
+    mean, table = np.empty((2, grid.count), np.int16)
+    quiet, room = np.eye(learner.first.shape[1])[:, -1:], network.room(_CHUNK)
+    for block in waves.blocks(_BLOCK):
+        y, x = waves.positions(block)
+        place, inputs = y * grid.width + x, np.ones((len(quiet), len(y)))
+        causal.at(grid, y, x, inputs[: len(causal.taps)])
+        known.at(grid, y, x, inputs[len(causal.taps) : -1])
+        active = np.flatnonzero(inputs[:-1].any(0))
+        values, ends = q.reshape(-1)[place[active]], np.cumsum(waves.counts[block.start : block.stop])
+        before = np.searchsorted(active, ends)  # how many are active up to the end of every wave
+        start = first = 0
+        while start < len(y):
+            wave = min(int(np.searchsorted(before, first + learner.missing)), len(ends) - 1)
+            end, last = int(ends[wave]), int(before[wave])
+            mean[place[start:end]], table[place[start:end]] = learner(quiet, room)
+            read, here = inputs[:, active[first:last]], place[active[first:last]]
+            parts = [learner(part, room) for part in _columns(read, _CHUNK)]
+            if parts:
+                mean[here], table[here] = np.concatenate(parts, 1)
+                learner.tell(read, values[first:last])
+            start, first = end, last
+    return mean, table
 
 
 def _columns(x: np.ndarray, most: int) -> list[np.ndarray]:
@@ -225,7 +289,10 @@ def _decode_grid(grid: Grid, out: np.ndarray, decoder: Decoder, network: Network
     features, waves = FeatureTaps.known(grid, done, network.features), Wavefronts(grid.height, grid.width)
     layer, recent = network.first_layer(grid), RecentWaves(grid, network.features)
     causal, room = layer.shape[1] - 1 - len(features.taps), network.room(int(waves.counts.max()))
-    quiet_mean, quiet_table = network(layer, np.eye(len(layer.T))[:, -1:], room)
+    learner = Learner(network, grid, network.pace) if network.pace else None
+    predict = learner or partial(network, layer)
+    quiet = np.eye(len(layer.T))[:, -1:]
+    quiet_mean, quiet_table = predict(quiet, room)
     blocks = list(waves.blocks(_BLOCK))
     most = max(int(waves.counts[block.start : block.stop].sum()) for block in blocks)
     whole = np.ones((layer.shape[1], most // 16 * 16 + 24))  # rows an odd number of cache lines apart
@@ -245,11 +312,13 @@ def _decode_grid(grid: Grid, out: np.ndarray, decoder: Decoder, network: Network
                     lit = here[causal - 1] != 0 if recent.summed else here[:causal].any(0)
                     active = (known[start:end] | lit).nonzero()[0]
                     if count < _FEW or len(active) > _MOST * count:
-                        mean, table = network(layer, here, room)
+                        mean, table = predict(here, room)
                     else:
                         mean, table = quiet_mean.repeat(count), quiet_table.repeat(count)
-                        mean[active], table[active] = network(layer, here.take(active, 1), room)
+                        mean[active], table[active] = predict(here.take(active, 1), room)
                     values[start:end] = decoder.take_conditional(mean, table)
+                    if learner and learner.tell(here.take(active, 1), values[start:end][active]):
+                        quiet_mean, quiet_table = predict(quiet, room)
                 recent.add(t, top, values[start:end])
                 start = end
         finally:

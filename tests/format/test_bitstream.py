@@ -75,6 +75,13 @@ def test_a_brief_header_byte_by_byte():
     assert frozen.pack().hex(" ") == "00 00 80 06 80 04 07 01 02 8c 01 a6 01" and Header.unpack(frozen.pack()) == frozen
 
 
+@pytest.mark.parametrize("pace", [1, 2, 3])
+def test_the_pace_of_learning_is_part_of_another_number(pace):
+    brief, full = (replace(header, pace=pace) for header in (BRIEF, FIELD))
+    assert brief.pack() == bytes([0, 1 + 32 * pace]) + BRIEF.pack()[2:] and Header.unpack(brief.pack()) == brief
+    assert full.pack()[9] == 3 + 4 * pace and FIELD.pack()[9] == 3 and Header.unpack(full.pack()) == full
+
+
 @given(st.sampled_from(range(len(PLANS))), st.lists(st.integers(0, 100), min_size=26, max_size=26))
 def test_headers_that_follow_a_plan_are_brief_and_round_trip(number, scales):
     full = Header.unpack(bytes([0, number, 9, 9, 0, 0, 0, 9, 9]) + bytes([1]) * len(PLANS[number].adapted))
@@ -105,6 +112,8 @@ def test_headers_beside_all_plans_say_everything(change):
     [
         (b"\0", "cut short"),
         (b"\0\x08" + BRIEF.pack()[2:], "plan 8"),
+        (b"\0\x1f" + BRIEF.pack()[2:], "plan 31"),
+        (b"\0\x80\x01" + BRIEF.pack()[2:], "plan 128"),
         (replace(BRIEF, width=0).pack(), "width 0"),
         (replace(BRIEF, step=256).pack(), "step 256"),
         (replace(BRIEF, tensors=(Coded(64, 56, 100), *PAINTED[1:])).pack(), "scale 101"),
@@ -145,7 +154,8 @@ def with_first(**change: int) -> tuple[Coded, ...]:
         ({"hidden": 513}, "hidden"),
         ({"layers": 17}, "layers"),
         ({"channels": 17}, "channels"),
-        ({"kind": 4}, "kind"),
+        ({"kind": 16}, "kind"),
+        ({"pace": 1}, "nothing to learn"),
         ({"tensors": with_first(k=13)}, "coefficients of w0 13"),
         ({"tensors": with_first(step=136)}, "step 136"),
         ({"tensors": with_first(scale=100)}, "scale 100"),
