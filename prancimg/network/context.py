@@ -195,7 +195,7 @@ def _learning_distributions(
     waves, learner = Wavefronts(grid.height, grid.width), Learner(network, grid, network.pace)
     causal, known = FeatureTaps.causal(q, network.features), FeatureTaps.known(grid, done, network.features)
     mean, table = np.empty((2, grid.count), np.int16)
-    quiet, room = np.eye(learner.first.shape[1])[:, -1:], network.room(_CHUNK)
+    quiet, room = np.eye(learner.first.shape[1])[:, -1:], network.room(learner.missing + int(waves.counts.max()))
     for block in waves.blocks(_BLOCK):
         y, x = waves.positions(block)
         place, inputs = y * grid.width + x, np.ones((len(quiet), len(y)))
@@ -209,11 +209,10 @@ def _learning_distributions(
             wave = min(int(np.searchsorted(before, first + learner.missing)), len(ends) - 1)
             end, last = int(ends[wave]), int(before[wave])
             mean[place[start:end]], table[place[start:end]] = learner(quiet, room)
-            read, here = inputs[:, active[first:last]], place[active[first:last]]
-            parts = [learner(part, room) for part in _columns(read, _CHUNK)]
-            if parts:
-                mean[here], table[here] = np.concatenate(parts, 1)
-                learner.tell(read, values[first:last])
+            if last > first:
+                here = place[active[first:last]]
+                mean[here], table[here] = learner(inputs.take(active[first:last], 1), room)
+                learner.tell(np.arange(last - first), values[first:last])
             start, first = end, last
     return mean, table
 
@@ -311,13 +310,15 @@ def _decode_grid(grid: Grid, out: np.ndarray, decoder: Decoder, network: Network
                     # Where a context holds nothing but zeros, the answer is known. A sum covers all neighbours.
                     lit = here[causal - 1] != 0 if recent.summed else here[:causal].any(0)
                     active = (known[start:end] | lit).nonzero()[0]
+                    columns = active
                     if count < _FEW or len(active) > _MOST * count:
                         mean, table = predict(here, room)
                     else:
+                        columns = np.arange(len(active))
                         mean, table = quiet_mean.repeat(count), quiet_table.repeat(count)
                         mean[active], table[active] = predict(here.take(active, 1), room)
                     values[start:end] = decoder.take_conditional(mean, table)
-                    if learner and learner.tell(here.take(active, 1), values[start:end][active]):
+                    if learner and learner.tell(columns, values[start:end][active]):
                         quiet_mean, quiet_table = predict(quiet, room)
                 recent.add(t, top, values[start:end])
                 start = end

@@ -87,6 +87,7 @@ class Learner:
         blocks = zip(matrices, network.parameters(grid), _WORTH, strict=True)
         learned, worth = zip(*(_placed(*each) for each in blocks), strict=True)
         self._theta, self._worth, self._matrices = map(_flat, (learned, worth, matrices))
+        self._gain = 4 * self._worth
         # What does not learn: the rate's share of the biases, what rounds the outputs, the rows of ones.
         self._fixed = self._matrices - np.floor(self._theta * _COARSE) * self._worth
         self.first, self.network.second, self.network.last = _split(self._matrices, matrices)
@@ -96,13 +97,16 @@ class Learner:
         self._rate = np.full(len(self._theta), float(_RATE << pace))
         self._rate[-network.last.size :] /= _OUTPUT_SLOWER
         self._due, self._steps = max(LEAST, -(-grid.count // STEPS)), 0
-        self._inputs: list[np.ndarray] = []
-        self._values: list[np.ndarray] = []
-        self._waiting, self._room = 0, network.room(MOST)
+        self._seen: tuple[np.ndarray, ...] = ()
+        self._known: list[tuple[np.ndarray, ...]] = []
+        self._waiting = 0
 
     def __call__(self, inputs: np.ndarray, room: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Means in eighths and tables, (n,) int64 each, of features and a row of ones (features + 1, n)."""
-        return self.network(self.first, inputs, room)
+        h, more = self.network.hidden(self.first, inputs, room)
+        mean, table = self.network.outputs(h + more)
+        self._seen = inputs, h, more, mean, table
+        return mean, table
 
     @property
     def parameters(self) -> list[np.ndarray]:
@@ -114,39 +118,42 @@ class Learner:
         """How many positions the next step still waits for."""
         return self._due - self._waiting
 
-    def tell(self, inputs: np.ndarray, values: np.ndarray) -> bool:
-        """The coefficients of one or more waves, where the context holds anything; returns whether that was a step.
+    def tell(self, columns: np.ndarray, values: np.ndarray) -> bool:
+        """The coefficients of the last call's inputs, at those columns whose contexts hold anything.
 
-        Before the last of these waves there must have been too few.
+        These end with a wave, and before it there were too few for a step; returns whether there was one now.
         """
-        self._inputs.append(inputs)
-        self._values.append(values)
+        *layers, mean, table = self._seen
+        row, symbols = rows_and_symbols(values, mean[columns], table[columns])
+        self._known.append((*(layer.take(columns, 1) for layer in layers), row, symbols))
         self._waiting += len(values)
         if self.missing > 0:
             return False
-        inputs, values = np.concatenate(self._inputs, 1), np.concatenate(self._values)
-        if len(values) > MOST:
-            chosen = np.arange(MOST) * len(values) // MOST
-            inputs, values = inputs[:, chosen], values[chosen]
-        self._inputs, self._values, self._waiting = [], [], 0
-        self._find_gradient(inputs, values)
+        known = [np.concatenate(parts, -1) for parts in zip(*self._known, strict=True)]
+        if self._waiting > MOST:
+            chosen = np.arange(MOST) * self._waiting // MOST
+            known = [each.take(chosen, -1) for each in known]
+        self._known, self._waiting = [], 0
+        self._find_gradient(*known)
         self._step()
         return True
 
-    def _find_gradient(self, inputs: np.ndarray, values: np.ndarray) -> None:
+    def _find_gradient(
+        self, inputs: np.ndarray, h: np.ndarray, more: np.ndarray, row: np.ndarray, symbols: np.ndarray
+    ) -> None:
         """By back-propagation. What it finds for the row of ones is worth nothing and changes nothing."""
-        net = self.network
-        h, more = net.hidden(self.first, inputs, self._room)
-        total = h + more
-        row, symbols = rows_and_symbols(values, *net.outputs(total))
         by_output = slopes()[:, row, symbols] * _OUTPUT_UNITS
-        by_total = np.floor(net.last.T @ by_output)
+        by_total = np.floor(self.network.last.T @ by_output)
         by_more = by_total * (more > 0)
-        by_first = (by_total + np.floor(2 * (net.second.T @ by_more))) * (h > 0)
-        pairs = (by_first, inputs), (by_more, h), (by_output, total)
+        by_first = self.network.second.T @ by_more
+        by_first *= 2
+        np.floor(by_first, out=by_first)
+        by_first += by_total
+        by_first *= h > 0
+        pairs = (by_first, inputs), (by_more, h), (by_output, h + more)
         for (slope, read), out in zip(pairs, self._gradients, strict=True):
             np.matmul(slope, read.T, out=out)
-        self._gradient *= 4 * self._worth
+        self._gradient *= self._gain
         np.floor(self._gradient, out=self._gradient)
         np.clip(self._gradient, -GRADIENT_MAX, GRADIENT_MAX, out=self._gradient)
 

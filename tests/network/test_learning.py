@@ -103,7 +103,8 @@ def test_a_step_is_the_one_of_the_specification(design, kind, name):
         features = rng.integers(-most, most + 1, (count, len(order)))
         values = rng.integers(-far, far, count)
         inputs = np.concatenate([features[:, order].T, np.ones((1, count))]).astype(np.float64)
-        assert learner.tell(inputs, values)
+        learner(inputs, network.room(count))
+        assert learner.tell(np.arange(count), values)
         oracle.learn([(u.tolist(), v) for u, v in zip(features, values.tolist(), strict=True)])
         fine = {name: np.array(t) for name, t in oracle.fine.items()}
         bias = fine["bias"][oracle.first_bias : oracle.first_bias + design.units]
@@ -125,7 +126,8 @@ def test_no_sum_can_be_too_large_for_exact_arithmetic(design):
     assert 512 * max(first * 399, total * 32767, SLOPE_MAX * 65534, 64 * 32767 * total) < 2**53
     assert GRADIENT_MAX**2 < 2**52 and PARAMETER_MAX < 2**52
     for _ in range(3):
-        learner.tell(np.full((inputs + 1, 512), 399.0), np.full(512, -(1 << 20)))
+        learner(np.full((inputs + 1, 512), 399.0), learner.network.room(512))
+        learner.tell(np.arange(512), np.full(512, -(1 << 20)))
         assert all((np.abs(part) <= PARAMETER_MAX).all() for part in learner.parameters)
 
 
