@@ -17,7 +17,7 @@ import torch
 from prancimg.fit.optimise import fit_at_lmbda
 from prancimg.fit.rate_control import StartRate, chosen_levels, fit_at_bits, initial_lmbda
 from prancimg.fit.rdoq import Fitted
-from prancimg.fit.setup import RATE_CONTROL, TUNES, Setup, adapted_to, finest_levels, steps_at
+from prancimg.fit.setup import RATE_CONTROL, TUNES, Setup, adapted_to, finest_levels, paces_at, steps_at
 from prancimg.fit.threads import keep_memory, one_torch_thread
 
 
@@ -52,10 +52,11 @@ def fit_field(
     levels = chosen_levels(image, lmbda, levels, setup, iterations, device)
     adapted = adapted_to(expected_bits) if setup.adapted is None else setup.adapted
     header, steps = setup.header(image, lmbda, levels, adapted, seed), steps_at(iterations, levels[0])
+    paces = paces_at(iterations, setup)
     if not steered:
         fitted = fit_at_lmbda(image, header, lmbda, setup, steps, device, progress)
-        return fitted.learning() if setup.learning else fitted
+        return fitted.learning(paces)
     marks = RATE_CONTROL.marks
     if iterations < RATE_CONTROL.long_fit:
         marks = {share: marks[share] for share in RATE_CONTROL.marks_of_short_fits}
-    return fit_at_bits(image, header, lmbda, bits, setup, steps, device, marks, progress)
+    return fit_at_bits(image, header, lmbda, bits, setup, steps, device, marks, paces, progress)

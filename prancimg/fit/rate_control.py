@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -53,32 +53,37 @@ class SteeredFit(FieldFit):
     """A fit whose λ follows the number of bits asked for."""
 
     def __init__(
-        self, image: np.ndarray, header: Header, lmbda: float, bits: float, setup: Setup, device: torch.device
+        self,
+        image: np.ndarray,
+        header: Header,
+        lmbda: float,
+        bits: float,
+        setup: Setup,
+        device: torch.device,
+        paces: Sequence[int] = (),
     ) -> None:
-        """``bits``: what all coefficients are to take."""
+        """``bits``: what all coefficients are to take; ``paces`` at which the context model may learn."""
         super().__init__(image, header, lmbda, setup, device)
-        self.target_bits = bits
-        self.learned: float | None = None
-        """Bits relative to those of a context model that does not learn, once that is known."""
-
-    def learn(self) -> None:
-        """Choose how fast the context model learns; the loss goes by the network as it is sent."""
-        if self.setup.learning:
-            bits = self.result().bits_by_pace()
-            self.header = replace(self.header, pace=bits.index(min(bits)))
-            self.learned = min(bits) / max(bits[0], 1e-9)
+        self.target_bits, self.paces = bits, paces
+        self.learned = RATE_CONTROL.learned if paces else 1.0
+        """Bits relative to those of a context model that does not learn."""
 
     def excess(self, exact: bool = False) -> float:
-        """The logarithm of the bits, were all rounded now, relative to those asked for, by the loss or exactly."""
+        """The logarithm of the bits, were all rounded now, relative to those asked for, by the loss or exactly.
+
+        Counting them also settles how fast the context model learns; the loss goes by the network as it is sent.
+        """
         if exact:
-            bits = self.result().bits(0)
+            counted = self.result().bits_by_pace(self.paces)
+            pace, bits = next(iter(counted.items()))
+            self.header, self.learned = replace(self.header, pace=pace), bits / max(counted[0], 1e-9)
         else:
             with torch.no_grad():
                 weights, own_bits = self.networks.weights(True)
                 q, r = self.y.detach().round(), relative_rate(self.header.rate)
                 active = self.objective.active(q, weights)
                 bits = float(self.objective.bits(q, squash(q), weights, r, active=active) + own_bits)
-                bits *= RATE_CONTROL.coded_surplus * (self.learned or 1.0)
+                bits *= RATE_CONTROL.coded_surplus * self.learned
         return math.log(max(bits, 1e-9) / self.target_bits)
 
     def change_lmbda(self, excess: float, strength: float, most: float) -> None:
@@ -113,20 +118,20 @@ def fit_at_bits(
     iterations: int,
     device: torch.device,
     marks: Mapping[float, tuple[float, float]],
+    paces: Sequence[int] = (),
     progress: Callable[[float], None] | None = None,
 ) -> Fitted:
     """A fit of so many steps whose λ is steered so that all coefficients take ``bits``.
 
-    ``marks``: see :class:`~prancimg.fit.setup.RateControl`. A fit that is off before its grids are rounded for good
-    goes back a quarter of its steps, once.
+    ``marks``, ``paces``: see :class:`~prancimg.fit.setup.RateControl`. A fit that is off before its grids are rounded for
+    good goes back a quarter of its steps, once.
     """
-    fit = SteeredFit(image, header, lmbda, bits, setup, device)
+    fit = SteeredFit(image, header, lmbda, bits, setup, device, paces)
     groups = min(max(iterations // 16, 1), 12)
     moments = {round(share * iterations): how for share, how in marks.items()}
     i, seen, may_go_back = 0, 0.0, True
     while i < iterations:
         if i >= OPTIMISATION.grids_rounded_from * iterations and fit.fixed is None:
-            fit.learn()
             off = fit.excess(exact=True)
             if may_go_back and fit.missed(off):
                 fit.change_lmbda(off, 1.0, 0.3)
@@ -136,8 +141,6 @@ def fit_at_bits(
         fit.step(i / iterations)
         if i in moments and fit.fixed is None:
             ratio, strength = moments[i]
-            if fit.learned is None and i >= 0.5 * iterations - 1:
-                fit.learn()
             fit.change_lmbda(fit.excess() - math.log(ratio), strength, 0.5)
         i += 1
         if progress and i / iterations > seen:

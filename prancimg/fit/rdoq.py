@@ -15,7 +15,7 @@ from prancimg.fit.loss import RateDistortion
 from prancimg.fit.ops.rounding import squash
 from prancimg.fit.setup import RATE_CONTROL
 from prancimg.format import range_coder
-from prancimg.format.bitstream import MAX_PACE, Header
+from prancimg.format.bitstream import Header
 from prancimg.format.layout import STEP_CODES
 from prancimg.network import context
 from prancimg.network.field import Coefficients, grid_step
@@ -74,18 +74,18 @@ class Fitted:
             header.pyramid, q, context.networks(theta, FRACTION, header.rate, header.pace)
         )
 
-    def bits_by_pace(self) -> list[float]:
-        """Those bits for every pace at which the context model can learn, from 0."""
-        return [self.at_pace(pace).bits(0) for pace in range(MAX_PACE + 1)]
-
     def at_pace(self, pace: int) -> Fitted:
         """The same with a context model that learns at a pace."""
         return replace(self, header=replace(self.header, pace=pace))
 
-    def learning(self) -> Fitted:
-        """The same at the pace that takes the fewest bits."""
-        bits = self.bits_by_pace()
-        return self.at_pace(bits.index(min(bits)))
+    def bits_by_pace(self, paces: Sequence[int]) -> dict[int, float]:
+        """Those bits without learning and at some paces of it, the fewest first."""
+        bits = {pace: self.at_pace(pace).bits(0) for pace in (0, *paces)}
+        return dict(sorted(bits.items(), key=lambda item: item[1]))
+
+    def learning(self, paces: Sequence[int]) -> Fitted:
+        """The same, learning at the pace that takes the fewest bits, if that is fewer than without."""
+        return self.at_pace(next(iter(self.bits_by_pace(paces)))) if paces else self
 
     @property
     def network_bits(self) -> float:

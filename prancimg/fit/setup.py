@@ -98,6 +98,10 @@ class RateControl:
     """The only ones of a fit with fewer steps than ``long_fit``."""
     coded_surplus: float = 1.0075
     """Bits that are coded relative to those of the loss, whose means and scales are not rounded: 1.002 to 1.014."""
+    paces: dict[int, tuple[int, ...]] = field(default_factory=lambda: {50: (2,), 100: (1, 2, 3)})
+    """By the least number of steps: the paces of learning that are tried."""
+    learned: float = 0.98
+    """Bits relative to those of a context model that does not learn, until they are counted."""
     tolerance: tuple[float, float] = (-0.025, 0.03)
     """The logarithm of the bits relative to those asked for between which a fit need not go back.
 
@@ -164,6 +168,12 @@ class Setup:
 
 TUNES = {"ssim": Setup(), "psnr": Setup(rate_weights=(1.0, 1.0, 1.0, 1.0), masking=0.0)}
 """By what a fit is tuned for: structural similarity, or mean squared error alone."""
+
+
+def paces_at(iterations: int, setup: Setup) -> tuple[int, ...]:
+    """The paces of learning that are worth trying in a fit of so many steps: each takes the time of some."""
+    tried = [paces for least, paces in RATE_CONTROL.paces.items() if iterations >= least]
+    return tried[-1] if tried and setup.learning else ()
 
 
 def relative_rate(rate: int) -> float:
