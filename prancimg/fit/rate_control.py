@@ -123,8 +123,8 @@ def fit_at_bits(
 ) -> Fitted:
     """A fit of so many steps whose λ is steered so that all coefficients take ``bits``.
 
-    ``marks``, ``paces``: see :class:`~prancimg.fit.setup.RateControl`. A fit that is off before its grids are rounded for
-    good goes back a quarter of its steps, once.
+    ``marks`` and ``paces``: see :class:`~prancimg.fit.setup.RateControl`. A fit that is off before its grids are
+    rounded for good goes back a quarter of its steps, once.
     """
     fit = SteeredFit(image, header, lmbda, bits, setup, device, paces)
     groups = min(max(iterations // 16, 1), 12)
