@@ -29,9 +29,9 @@ from PIL import Image
 from torch import Tensor
 
 from prancimg.fit.adam import GridAdam
-from prancimg.fit.loss import RateDistortion, annealed_soft_round, initial_grids, learning_rate
+from prancimg.fit.loss import RateDistortion, initial_grids, noisy_soft_round
 from prancimg.fit.ops.rounding import squash
-from prancimg.fit.setup import OPTIMISATION, Setup, relative_rate
+from prancimg.fit.setup import Schedule, Setup, relative_rate
 from prancimg.fit.soap import Soap
 from prancimg.fit.threads import keep_memory
 from prancimg.format.layout import CHANNELS, COMPONENTS, KINDS, MAX_LEVELS, Pyramid, Siren
@@ -43,6 +43,8 @@ SIREN = Siren(16, 1, CHANNELS)
 LUMA_CHROMA = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 CROP, POOL, LIFE, ARCHIVE, STEPS = 224, 16, 80, 64, 250
 """Side of a crop, fits of a worker, steps of a fit, finished fits that a worker keeps, steps of a round."""
+ROUNDED_FROM = 0.86
+"""The share of a fit from which its grids are rounded, and teach the networks what ends in a file."""
 LMBDAS = 1e-4, 1.6e-2
 PAINT_RATE, CONTEXT_RATE = 1e-3, 8e-3
 BEND = 0.5
@@ -115,12 +117,13 @@ class Fit:
         with torch.no_grad():
             self.y = initial_grids(self.objective, weights, header)
         self.y.requires_grad_()
-        self.adam, self.age = GridAdam(self.y, self.step), 0
+        self.schedule = Schedule(LIFE, self.step)
+        self.adam, self.age = GridAdam(self.y, self.objective.pyramid, self.schedule), 0
 
     def loss(self, weights: dict[str, Tensor], generator: torch.Generator) -> Tensor:
         """Distortion + λ · rate at this stage."""
-        part = self.age / LIFE / OPTIMISATION.grids_rounded_from
-        q = annealed_soft_round(self.y, part, generator) if part < 1 else self.y.detach().round()
+        part = self.age / LIFE / ROUNDED_FROM
+        q = noisy_soft_round(self.y, *self.schedule.rounding(part), generator) if part < 1 else self.y.detach().round()
         bits = self.objective.bits(q, squash(q), weights, self.r)
         return self.objective.distortion(q, weights, self.step, self.r) + self.lmbda / CROP**2 * bits
 
@@ -130,7 +133,7 @@ class Fit:
         self.age += 1
         if self.y.grad is None:
             return
-        self.adam.update(learning_rate(done) * min(1.0, self.age / 2))
+        self.adam.update(self.schedule.pace(done))
 
 
 def work(pipe: Connection, photos: list[np.ndarray], seed: int) -> None:
@@ -163,9 +166,7 @@ def work(pipe: Connection, photos: list[np.ndarray], seed: int) -> None:
             loss = fit.loss(weights, generator)
             # every crop and λ counts alike
             (loss / loss.detach() + ANCHOR * bent(weights, generator)).backward()
-            share = (
-                0.1 + 0.9 * min(1.0, fit.age / LIFE / OPTIMISATION.grids_rounded_from) ** 2
-            )  # what matters is what ends in a file
+            share = 0.1 + 0.9 * min(1.0, fit.age / LIFE / ROUNDED_FROM) ** 2  # what matters is what ends in a file
             with torch.no_grad():
                 gradients = [torch.zeros_like(w) if w.grad is None else w.grad * share for w in weights.values()]
                 flat = [g.view(-1, g.shape[-1]) if g.dim() > 1 else g for g in gradients]

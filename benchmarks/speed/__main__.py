@@ -73,7 +73,7 @@ def step(picture: np.ndarray) -> list[Row]:
     import torch
 
     from prancimg.decoding.decoder import Model
-    from prancimg.fit.loss import RateDistortion, annealed_soft_round, initial_grids, to_planes
+    from prancimg.fit.loss import RateDistortion, initial_grids, noisy_soft_round, to_planes
     from prancimg.fit.networks import Networks
     from prancimg.fit.ops import backend
     from prancimg.fit.ops.rounding import squash
@@ -91,12 +91,12 @@ def step(picture: np.ndarray) -> list[Row]:
         return objective.bits(q, squash(q), weights, r)
 
     def whole() -> None:
-        q = annealed_soft_round(y, 0.5, generator)
+        q = noisy_soft_round(y, 0.3, 0.2, generator)
         (objective.distortion(q, weights, quantiser, r) + 1e-9 * bits(q)).backward()
         y.grad = None
 
     parts = {
-        "soft rounding": lambda: annealed_soft_round(y, 0.5, generator),
+        "soft rounding": lambda: noisy_soft_round(y, 0.3, 0.2, generator),
         "picture error, forward and back": lambda: objective.distortion(y, weights, quantiser, r).backward(),
         "bits, forward and back": lambda: bits(y).backward(),
     }

@@ -7,17 +7,19 @@ import math
 import torch
 from torch import Tensor
 
-from prancimg.fit.setup import OPTIMISATION
-from prancimg.network.field import grid_step
+from prancimg.fit.setup import Schedule
+from prancimg.format.layout import Pyramid
 
 
 class GridAdam:
-    """Adam with little memory (β₁ 0.4, β₂ 0.99): a fit has few steps."""
+    """Adam with little memory (β₁ 0.4, β₂ 0.99), and squares that a grid's coefficients share in part.
 
-    def __init__(self, y: Tensor, step: float) -> None:
-        """``y``: packed grids, float32, in units of the quantiser's ``step``."""
-        code, power = OPTIMISATION.fine_steps
-        self.learning_rate = OPTIMISATION.grid_learning_rate * max(1.0, (grid_step(code) / step) ** power)
+    A fit has few steps: too few to know of every coefficient how steep it is.
+    """
+
+    def __init__(self, y: Tensor, pyramid: Pyramid, schedule: Schedule) -> None:
+        """``y``: packed grids of the pyramid, float32, in units of the quantiser's step."""
+        self.schedule, self._sizes = schedule, [grid.count for grid in pyramid.grids]
         self.y, self.mean, self.square, self.time = y, torch.zeros_like(y), torch.zeros_like(y), 0
 
     @torch.no_grad()
@@ -28,6 +30,7 @@ class GridAdam:
         self.time += 1
         self.mean.lerp_(gradient, 0.6)
         self.square.mul_(0.99).addcmul_(gradient, gradient, value=0.01)
-        root = self.square.sqrt().mul_(1 / math.sqrt(1 - 0.99**self.time)).add_(1e-12)
-        self.y.addcdiv_(self.mean, root, value=-self.learning_rate * rate / (1 - 0.4**self.time))
+        root = torch.cat([part + self.schedule.alike * part.mean() for part in torch.split(self.square, self._sizes)])
+        root = root.sqrt_().mul_(1 / math.sqrt(1 - 0.99**self.time)).add_(1e-12)
+        self.y.addcdiv_(self.mean, root, value=-self.schedule.grid_learning_rate * rate / (1 - 0.4**self.time))
         self.y.grad = None

@@ -18,8 +18,8 @@ from torch.nn.functional import avg_pool2d
 
 from prancimg.decoding.decoder import Model
 from prancimg.errors import PrancImgError
-from prancimg.fit.loss import learning_rate
 from prancimg.fit.ops.rate import laplace_bits
+from prancimg.fit.setup import learning_rate
 from prancimg.fit.soap import Soap
 from prancimg.format.bitstream import STEPS, step_size
 from prancimg.network.basis import column_norm

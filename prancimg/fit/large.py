@@ -23,11 +23,21 @@ from prancimg.decoding.decoder import Model
 from prancimg.errors import PrancImgError
 from prancimg.fit.adam import GridAdam
 from prancimg.fit.fit_field import fit_field
-from prancimg.fit.loss import RateDistortion, annealed_soft_round, initial_grids, learning_rate, to_planes
+from prancimg.fit.loss import RateDistortion, initial_grids, noisy_soft_round, to_planes
 from prancimg.fit.ops.rounding import squash
 from prancimg.fit.rate_control import StartRate, chosen_levels, initial_lmbda, random_tiles
 from prancimg.fit.rdoq import Fitted, rdoq_order
-from prancimg.fit.setup import LMBDAS, OPTIMISATION, TUNES, Setup, adapted_to, finest_levels, relative_rate, steps_at
+from prancimg.fit.setup import (
+    LMBDAS,
+    OPTIMISATION,
+    TUNES,
+    Schedule,
+    Setup,
+    adapted_to,
+    finest_levels,
+    relative_rate,
+    steps_at,
+)
 from prancimg.fit.threads import AdaptiveThreads, keep_memory, one_torch_thread
 from prancimg.format import range_coder
 from prancimg.format.bitstream import Header
@@ -182,7 +192,7 @@ def fit_large(
     model, field = Model.of(header), _Field(header.pyramid)
     theta = model.parameters(sample.fitted.alpha, header.tensors)
     weights, nets = to_floats(model.siren, theta), context.networks(theta, FRACTION, header.rate)
-    steps = round(OPTIMISATION.grids_rounded_from * steps_at(iterations, header.luma_from))
+    steps = steps_at(iterations, header.luma_from)
     wanted, expected = bits - sample.fitted.network_bits, [sample.growth * start for start in sample.starts]
     spent = at_first = met = 0.0  # bits, those the first λ would have made, and those expected
     for i, place in enumerate(places):
@@ -276,11 +286,11 @@ def _fit_window(
         seen = window(header.pyramid, field.q, network, step, place.box)
         objective.beyond = torch.from_numpy(np.array(seen)).to(device) - objective.field(known, weights, step)
         y = torch.where(free, initial_grids(objective, weights, header), known)
-    adam, lmbda_per_bit = GridAdam(y.requires_grad_(), step), lmbda / pixels[0].numel()
-    threads = AdaptiveThreads()
+    schedule, threads, lmbda_per_bit = Schedule(steps, step), AdaptiveThreads(), lmbda / pixels[0].numel()
+    adam = GridAdam(y.requires_grad_(), pyramid, schedule)
     for i in range(steps):
         with threads.step(i):
-            q = torch.where(free, annealed_soft_round(y, i / steps, generator), known)
+            q = torch.where(free, noisy_soft_round(y, *schedule.rounding(i / steps), generator), known)
             if i % OPTIMISATION.refresh_active_every == 0:
                 active = objective.active(y, weights)
             loss = objective.distortion(q, weights, step, r)
@@ -288,7 +298,7 @@ def _fit_window(
             if not math.isfinite(loss.item()):
                 raise PrancImgError("the fit diverged")
             loss.backward()  # type: ignore[no-untyped-call]
-            adam.update(learning_rate(i / steps) * min(1.0, (i + 1) / 2))
+            adam.update(schedule.pace(i / steps))
     y = y.detach().clamp(1 - range_coder.MAGNITUDE, range_coder.MAGNITUDE - 1)
     whole = y.round()
     ranks = torch.full_like(whole, math.inf)

@@ -1,8 +1,7 @@
-"""The loss of a fit: distortion and rate of a picture with its pyramid, and how rounding and steps are annealed."""
+"""The loss of a fit: distortion and rate of a picture with its pyramid."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -135,16 +134,10 @@ def visibility(pixels: Tensor, masking: float) -> Tensor:
     return ((variance + OPTIMISATION.masking_floor) / OPTIMISATION.masking_unit) ** -masking
 
 
-def annealed_soft_round(y: Tensor, done: float, generator: torch.Generator) -> Tensor:
-    """Soft rounding with noise; temperature and noise fall with the share ``done`` of the way to hard rounding."""
-    (temperature, cooling), (noise, fading) = OPTIMISATION.temperature, OPTIMISATION.noise
+def noisy_soft_round(y: Tensor, temperature: float, noise: float, generator: torch.Generator) -> Tensor:
+    """Soft rounding with noise of a standard deviation in it."""
     normal = torch.empty_like(y).normal_(generator=generator)
-    return soft_round(y, normal.mul_(noise - fading * done), temperature - cooling * done)
-
-
-def learning_rate(done: float) -> float:
-    """The cosine schedule: the learning rate at a share ``done`` of the steps, relative to its highest."""
-    return 0.49 * (1 + math.cos(math.pi * done)) + 0.02
+    return soft_round(y, normal.mul_(noise), temperature)
 
 
 def initial_grids(objective: RateDistortion, weights: Mapping[str, Tensor], header: Header) -> Tensor:

@@ -15,7 +15,7 @@ from prancimg.fit.networks import Networks
 from prancimg.fit.ops.rounding import squash
 from prancimg.fit.optimise import FieldFit, fit_at_lmbda
 from prancimg.fit.rdoq import Fitted
-from prancimg.fit.setup import LMBDAS, OPTIMISATION, RATE_CONTROL, Setup, finest_levels, relative_rate, steps_at
+from prancimg.fit.setup import LMBDAS, RATE_CONTROL, Setup, finest_levels, relative_rate, steps_at
 from prancimg.format.bitstream import DIRECTIONS, Header
 from prancimg.format.layout import MAX_LEVELS
 
@@ -59,11 +59,12 @@ class SteeredFit(FieldFit):
         lmbda: float,
         bits: float,
         setup: Setup,
+        steps: int,
         device: torch.device,
         paces: Sequence[int] = (),
     ) -> None:
         """``bits``: what all coefficients are to take; ``paces`` at which the context model may learn."""
-        super().__init__(image, header, lmbda, setup, device)
+        super().__init__(image, header, lmbda, setup, steps, device)
         self.target_bits, self.paces = bits, paces
         self.learned = RATE_CONTROL.learned if paces else 1.0
         """Bits relative to those of a context model that does not learn."""
@@ -99,14 +100,14 @@ class SteeredFit(FieldFit):
         return self.lmbda <= LMBDAS[0] * 1.01 if off < 0 else self.lmbda >= LMBDAS[1] * 0.99
 
     def land(self, off: float, groups: int) -> None:
-        """Round the grids for good; where λ is at its bound, so that an excess ``off`` of bits is made good."""
+        """Where λ is at its bound, round the grids so that an excess ``off`` of bits is made good."""
         if not self._at_bound(off):
-            self.round_grids()
             return
         now = self.with_rdoq_order(groups) if off > 0 else self.result()
         coarser, landed = now.requantised(_landing_shift(now, math.log(self.target_bits), 0.005))
         self.header = replace(self.header, step=coarser.step)
-        self.round_grids(torch.from_numpy(landed).to(self.y))
+        with torch.no_grad():
+            self.y.copy_(torch.from_numpy(landed))
 
 
 def fit_at_bits(
@@ -115,7 +116,7 @@ def fit_at_bits(
     lmbda: float,
     bits: float,
     setup: Setup,
-    iterations: int,
+    steps: int,
     device: torch.device,
     marks: Mapping[float, tuple[float, float]],
     paces: Sequence[int] = (),
@@ -123,28 +124,27 @@ def fit_at_bits(
 ) -> Fitted:
     """A fit of so many steps whose λ is steered so that all coefficients take ``bits``.
 
-    ``marks`` and ``paces``: see :class:`~prancimg.fit.setup.RateControl`. A fit that is off before its grids are
-    rounded for good goes back a quarter of its steps, once.
+    ``marks`` and ``paces``: see :class:`~prancimg.fit.setup.RateControl`. A fit that is off at its end goes back a
+    quarter of its steps, once.
     """
-    fit = SteeredFit(image, header, lmbda, bits, setup, device, paces)
-    groups = min(max(iterations // 16, 1), 12)
-    moments = {round(share * iterations): how for share, how in marks.items()}
-    i, seen, may_go_back = 0, 0.0, True
-    while i < iterations:
-        if i >= OPTIMISATION.grids_rounded_from * iterations and fit.fixed is None:
-            off = fit.excess(exact=True)
-            if may_go_back and fit.missed(off):
-                fit.change_lmbda(off, 1.0, 0.3)
-                may_go_back, i = False, round((OPTIMISATION.grids_rounded_from - 0.25) * iterations)
-                continue
-            fit.land(off, groups)
-        fit.step(i / iterations)
-        if i in moments and fit.fixed is None:
-            ratio, strength = moments[i]
-            fit.change_lmbda(fit.excess() - math.log(ratio), strength, 0.5)
-        i += 1
-        if progress and i / iterations > seen:
-            progress(seen := i / iterations)
+    fit = SteeredFit(image, header, lmbda, bits, setup, steps, device, paces)
+    groups = min(max(steps // 16, 1), 12)
+    moments = {round(share * steps): how for share, how in marks.items()}
+    start, seen, off = 0, 0.0, 0.0
+    for may_go_back in (True, False):
+        for number in range(start, steps):
+            fit.step(number)
+            if number in moments:
+                ratio, strength = moments[number]
+                fit.change_lmbda(fit.excess() - math.log(ratio), strength, 0.5)
+            if progress and (number + 1) / steps > seen:
+                progress(seen := (number + 1) / steps)
+        off = fit.excess(exact=True)
+        if not (may_go_back and fit.missed(off)):
+            break
+        fit.change_lmbda(off, 1.0, 0.3)
+        start = steps - steps // 4
+    fit.land(off, groups)
     return fit.with_rdoq_order(groups)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from prancimg.format.bitstream import FROZEN, SEEDED, SYNTHESIS, Adapted, Header, coded_by
 from prancimg.format.layout import NEUTRAL_RATE, STEP_CODES, Kind
+from prancimg.network.field import grid_step
 from prancimg.network.prior import load_prior
 
 PRIOR = 3
@@ -29,12 +30,15 @@ class Optimisation:
 
     grid_learning_rate: float = 0.25
     """Of the grids, in units of the quantiser's step. 0.08 and softer settings of Adam were 6 % worse at 100 steps."""
+    alike: float = 60.0
+    """Divided by the steps: how much the mean of a grid's squared gradients counts in what Adam divides by, beside a
+    coefficient's own. A short fit has no time to find out how steep it is for each of them."""
     network_learning_rate: float = 1.2e-2
     """Of the networks' weights."""
-    temperature: tuple[float, float] = (0.6, 0.52)
+    temperature: tuple[float, float] = (0.6, 0.5)
     """Of the soft rounding: at the start, and how much it falls. A start at 0.35 was worse at 100 steps."""
-    noise: tuple[float, float] = (0.22, 0.07)
-    """Standard deviation of the noise within the soft rounding: at the start, and how much it falls."""
+    noise: tuple[float, float] = (0.22, 0.15)
+    """Standard deviation of the noise within the soft rounding: at the start, and at the end of a long fit."""
     shrinkage: float = 0.3
     """What the start's coefficients are moved towards zero by: a fit adds bits more easily than it sheds them."""
     step_offset: int = 30
@@ -46,8 +50,10 @@ class Optimisation:
     """How far each of the start's Newton steps goes."""
     start_damping_full_chroma: tuple[float, ...] = (1.0, 1.0, 0.5, 0.3, 0.3)
     """With chroma grids of the picture's size, where whole steps soon diverge: the filter's slope is not one."""
-    grids_rounded_from: float = 0.86
-    """The share of the steps after which the grids are rounded and only the networks still move."""
+    short: int = 25
+    """Steps of a fit below which the networks learn more slowly: their first directions are unsure."""
+    long: int = 110
+    """Steps from which the noise need not fall further than it does."""
     networks_rounded_from: float = 0.7
     """The share of the steps after which the networks' coefficients are rounded, with a straight-through gradient."""
     sampled_blocks: int = 4
@@ -82,19 +88,18 @@ class RateControl:
     """Chroma gets its next finer level where the loss of a probe, relative to that without it, is less than this."""
     marks: dict[float, tuple[float, float]] = field(
         default_factory=lambda: {
-            0.3: (1.43, 0.5),
-            0.4: (1.27, 0.7),
-            0.5: (1.14, 1.0),
-            0.6: (1.06, 1.3),
-            0.68: (1.02, 1.6),
-            0.74: (1.005, 2.0),
-            0.78: (1.003, 2.0),
-            0.82: (1.0, 2.0),
-            0.845: (1.0, 2.0),
+            0.35: (1.43, 0.5),
+            0.47: (1.27, 0.7),
+            0.58: (1.14, 1.0),
+            0.7: (1.06, 1.3),
+            0.79: (1.02, 1.6),
+            0.86: (1.005, 2.0),
+            0.91: (1.003, 2.0),
+            0.95: (1.0, 2.0),
         }
     )
     """At these shares of the steps: bits, were all rounded, relative to the end's, and how strongly λ follows them."""
-    marks_of_short_fits: tuple[float, ...] = (0.5, 0.74)
+    marks_of_short_fits: tuple[float, ...] = (0.58, 0.86)
     """The only ones of a fit with fewer steps than ``long_fit``."""
     coded_surplus: float = 1.0075
     """Bits that are coded relative to those of the loss, whose means and scales are not rounded: 1.002 to 1.014."""
@@ -118,6 +123,51 @@ class RateControl:
 
 
 OPTIMISATION, RATE_CONTROL = Optimisation(), RateControl()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a fit of so many steps moves grids of a quantiser's step: the fewer there are, the calmer must be its end."""
+
+    steps: int
+    quantiser_step: float
+
+    @property
+    def faster(self) -> float:
+        """How many times longer the way is than usual, in the quantiser's steps."""
+        code, power = OPTIMISATION.fine_steps
+        return max(1.0, math.pow(grid_step(code) / self.quantiser_step, power))
+
+    @property
+    def alike(self) -> float:
+        """See :class:`Optimisation`; where the way is long, all must get ahead."""
+        return OPTIMISATION.alike / self.steps / self.faster**2
+
+    @property
+    def grid_learning_rate(self) -> float:
+        """Of the grids, at its highest: more, where the mean slows most of them down."""
+        return OPTIMISATION.grid_learning_rate * self.faster * math.cbrt(1 + self.alike)
+
+    @property
+    def network_learning_rate(self) -> float:
+        """Of the networks, at its highest; up to twice as much where the way is long for the grids."""
+        longer = min(2.0, self.faster)
+        return OPTIMISATION.network_learning_rate * min(longer, self.faster**2 * self.steps / OPTIMISATION.short)
+
+    def rounding(self, done: float) -> tuple[float, float]:
+        """Temperature and noise of the soft rounding at a share of the steps."""
+        (temperature, cooling), (first, last) = OPTIMISATION.temperature, OPTIMISATION.noise
+        last *= min(1.0, self.steps / OPTIMISATION.long) ** 0.6
+        return temperature - cooling * done, first + (last - first) * done
+
+    def pace(self, done: float) -> float:
+        """All learning rates relative to their highest; the first step is half as long."""
+        return learning_rate(done) * (1.0 if done else 0.5)
+
+
+def learning_rate(done: float) -> float:
+    """The cosine schedule: the learning rate at a share ``done`` of the steps, relative to its highest."""
+    return 0.49 * (1 + math.cos(math.pi * done)) + 0.02
 
 
 @dataclass(frozen=True)
