@@ -8,13 +8,14 @@
 # make matrix     the golden files under the oldest and newest versions of what decoding needs
 # make faults     encoders killed at 50 random moments
 # make load       500 encodes and decodes from 8 threads
+# make gpu        what runs on an NVIDIA GPU, tried and measured: build/gpu.json
 
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean fuzz mutations matrix faults load
+.PHONY: demo test lint clean fuzz mutations matrix faults load gpu
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -39,7 +40,7 @@ fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.fuzz --seconds $(FUZZ_SECONDS)
 
-mutations matrix faults load: $(READY)
+mutations matrix faults load gpu: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.$@
 
 clean:

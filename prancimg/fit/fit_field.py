@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from prancimg.fit.optimise import fit_at_lmbda
-from prancimg.fit.rate_control import StartRate, chosen_levels, fit_at_bits, initial_lmbda
+from prancimg.fit.rate_control import choose, fit_at_bits
 from prancimg.fit.rdoq import Fitted
-from prancimg.fit.setup import RATE_CONTROL, TUNES, Setup, adapted_to, finest_levels, paces_at, steps_at
+from prancimg.fit.setup import RATE_CONTROL, TUNES, Setup, adapted_to, paces_at, steps_at
 from prancimg.fit.threads import keep_memory, one_torch_thread
 
 
@@ -39,24 +39,15 @@ def fit_field(
     whose finest grids are used. ``progress`` is told the share that is done.
     """
     keep_memory()
-    count = image.shape[0] * image.shape[1]
-    steered = lmbda is None
-    if lmbda is None:
-        expected_bits = bits
-        levels, lmbda = initial_lmbda(image, bits, setup, iterations, device)
-    elif setup.levels and setup.adapted is not None:  # nothing depends on what the start takes
-        expected_bits, levels = bits, setup.levels
-    else:
-        expected_bits = StartRate(image, setup, device).bits(lmbda, setup.levels or (1, 2))
-        levels = setup.levels or finest_levels(expected_bits / count, lmbda)
-    levels = chosen_levels(image, lmbda, levels, setup, iterations, device)
-    adapted = adapted_to(expected_bits) if setup.adapted is None else setup.adapted
-    header, steps = setup.header(image, lmbda, levels, adapted, seed), steps_at(iterations, levels[0])
+    chosen = choose(image, lmbda, bits, setup, iterations, device)
+    adapted = adapted_to(chosen.bits) if setup.adapted is None else setup.adapted
+    header = setup.header(image, chosen.lmbda, chosen.levels, adapted, seed)
+    steps = steps_at(iterations, chosen.levels[0])
     paces = paces_at(iterations, setup)
-    if not steered:
+    if lmbda is not None:
         fitted = fit_at_lmbda(image, header, lmbda, setup, steps, device, progress)
         return fitted.learning(paces)
     marks = RATE_CONTROL.marks
     if iterations < RATE_CONTROL.long_fit:
         marks = {share: marks[share] for share in RATE_CONTROL.marks_of_short_fits}
-    return fit_at_bits(image, header, lmbda, bits, setup, steps, device, marks, paces, progress)
+    return fit_at_bits(image, header, chosen.lmbda, bits, setup, steps, device, marks, paces, progress)

@@ -25,7 +25,7 @@ from prancimg.fit.adam import GridAdam
 from prancimg.fit.fit_field import fit_field
 from prancimg.fit.loss import RateDistortion, initial_grids, noisy_soft_round, to_planes
 from prancimg.fit.ops.rounding import squash
-from prancimg.fit.rate_control import StartRate, chosen_levels, initial_lmbda, random_tiles
+from prancimg.fit.rate_control import StartRate, choose, random_tiles
 from prancimg.fit.rdoq import Fitted, rdoq_order
 from prancimg.fit.setup import (
     LMBDAS,
@@ -34,7 +34,6 @@ from prancimg.fit.setup import (
     Schedule,
     Setup,
     adapted_to,
-    finest_levels,
     relative_rate,
     steps_at,
 )
@@ -227,14 +226,10 @@ def _sample(
 ) -> _Sample:
     """Fit a contact sheet at λ, or at one at which the whole picture would take about so many bits."""
     tiles = random_tiles(image, min(_SHEET, *image.shape[:2]), _TILES)
-    sheet, count, searched = np.concatenate(list(tiles), 1), image.shape[0] * image.shape[1], lmbda is None
+    sheet, searched = np.concatenate(list(tiles), 1), lmbda is None
     share, begun = sheet.size / image.size, StartRate(sheet, setup, device)
-    if lmbda is None:
-        levels, lmbda = initial_lmbda(sheet, bits * share, setup, iterations, device)
-    else:
-        bits = begun.bits(lmbda, (1, 2)) / share
-        levels = setup.levels or finest_levels(bits / count, lmbda)
-    levels = chosen_levels(sheet, lmbda, levels, setup, iterations, device)
+    chosen = choose(sheet, lmbda, bits * share, setup, iterations, device)
+    levels, lmbda, bits = chosen.levels, chosen.lmbda, chosen.bits / share
     adapted = adapted_to(bits) if setup.adapted is None else setup.adapted
     setup = replace(setup, levels=levels, adapted=adapted)
     for attempt in range(2):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -173,10 +173,36 @@ class StartRate:
             return max(float(objective.bits(q, squash(q), self.prior, r)), 1e-9)
 
 
-def initial_lmbda(
+@dataclass(frozen=True)
+class Choice:
+    """What a fit of a picture begins with."""
+
+    lmbda: float
+    levels: tuple[int, int]
+    """Finest levels of luma and chroma."""
+    bits: float
+    """Those asked for, or about those that a fit will take; not known (infinite) where nothing depends on it."""
+
+
+def choose(
+    image: np.ndarray, lmbda: float | None, bits: float, setup: Setup, iterations: int, device: torch.device
+) -> Choice:
+    """What suits a picture at λ, or without one for a number of bits."""
+    probe: Fitted | None = None
+    if lmbda is None:
+        levels, lmbda, probe = _initial_lmbda(image, bits, setup, iterations, device)
+    elif setup.levels and setup.adapted is not None:  # nothing depends on what the start takes
+        levels = setup.levels
+    else:
+        bits = StartRate(image, setup, device).bits(lmbda, setup.levels or (1, 2))
+        levels = setup.levels or finest_levels(bits / (image.shape[0] * image.shape[1]), lmbda)
+    return Choice(lmbda, chosen_levels(image, lmbda, levels, setup, iterations, device, probe), bits)
+
+
+def _initial_lmbda(
     image: np.ndarray, bits: float, setup: Setup, iterations: int, device: torch.device
-) -> tuple[tuple[int, int], float]:
-    """Finest levels, and λ at which a fit of a picture takes about so many bits.
+) -> tuple[tuple[int, int], float, Fitted | None]:
+    """Finest levels, λ at which a fit of a picture takes about so many bits, and a short fit there, if there was one.
 
     The bits of the analytic start tell it; a short fit of tiles from all over the picture, whether the start
     misleads, as it does for drawings and noise.
@@ -198,29 +224,36 @@ def initial_lmbda(
     x = min(max(x, low), high)
     for _ in range(RATE_CONTROL.probes if iterations >= RATE_CONTROL.long_fit else 0):
         lmbda = math.exp(x)
-        bits_of_probe = _probe(tiles, lmbda, levels, setup, iterations, device).bits(0)
-        expected = max(bits_of_probe, 1.0) / part.bits(lmbda, levels) * whole.bits(lmbda, levels)
+        probe = _probe(tiles, lmbda, levels, setup, iterations, device)
+        expected = max(probe.bits(0), 1.0) / part.bits(lmbda, levels) * whole.bits(lmbda, levels)
         off = math.log(expected / (RATE_CONTROL.probe_surplus * bits))
         if abs(off) < RATE_CONTROL.probe_tolerance:
-            break
+            return levels, lmbda, probe
         x = min(max(x - off / slope, low), high)
-    return levels, math.exp(x)
+    return levels, math.exp(x), None
 
 
 def chosen_levels(
-    image: np.ndarray, lmbda: float, levels: tuple[int, int], setup: Setup, iterations: int, device: torch.device
+    image: np.ndarray,
+    lmbda: float,
+    levels: tuple[int, int],
+    setup: Setup,
+    iterations: int,
+    device: torch.device,
+    probe: Fitted | None = None,
 ) -> tuple[int, int]:
     """Those finest levels, with chroma from the next finer one where short fits of tiles have the smaller loss so.
 
-    Saturated edges want fine chroma, other pictures do not, and the rate alone does not tell them apart.
+    Saturated edges want fine chroma, other pictures do not, and the rate alone does not tell them apart. ``probe``:
+    that fit with these levels, where there was one.
     """
     finer = levels[0], levels[1] - 1
     if setup.levels or iterations < RATE_CONTROL.long_fit or finer[1] < max(levels[0], 1):
         return levels
     tiles, losses = contact_sheet(image), []
     for each in (levels, finer):
-        probe = _probe(tiles, lmbda, each, setup, iterations, device)
-        losses.append(probe.error + lmbda * probe.bits(0) / (tiles.size // 3))
+        fitted = probe if probe and each == levels else _probe(tiles, lmbda, each, setup, iterations, device)
+        losses.append(fitted.error + lmbda * fitted.bits(0) / (tiles.size // 3))
     return finer if losses[1] < RATE_CONTROL.finer_chroma * losses[0] else levels
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from prancimg.fit import rate_control
 from prancimg.fit.fit_field import fit_field
-from prancimg.fit.rate_control import SteeredFit, chosen_levels
+from prancimg.fit.rate_control import SteeredFit, choose, chosen_levels
 from prancimg.fit.setup import Setup
 from prancimg.format.bitstream import ALL_WEIGHTS
 
@@ -37,3 +38,12 @@ def test_chroma_is_as_fine_as_the_picture_needs():
     image = np.ascontiguousarray(stripes, np.uint8)
     assert chosen_levels(image, 5e-4, (0, 2), Setup(levels=(0, 2)), 60, CPU) == (0, 2), "what is asked for stays"
     assert chosen_levels(image, 5e-4, (0, 2), Setup(), 20, CPU) == (0, 2), "a short fit has no time to find out"
+
+
+def test_no_short_fit_is_made_twice(photo, monkeypatch):
+    """The last one in search of λ is the first one in search of levels."""
+    made, probe = [], rate_control._probe
+    monkeypatch.setattr(rate_control, "_probe", lambda *args: (made.append(args[1:3]), probe(*args))[1])
+    chosen = choose(photo, None, 5000, Setup(), 40, CPU)
+    assert len(made) >= 2 and len({*made}) == len(made)
+    assert chosen.bits == 5000 and (chosen.lmbda, chosen.levels) in made
