@@ -11,7 +11,8 @@ a mean and a scale:
     h = relu(A u + bias[component, level] + rate · slope[level]);    h += relu(B h + b);    mean, log2 scale = C h + c
 
 which choose a table of :func:`prancimg.format.range_coder.frequencies`. Decoding runs along wavefronts t = x + 2y: the
-positions of one t do not depend on each other. The encoder computes all positions at once with the same functions.
+positions of one t do not depend on each other. The encoder computes all positions at once with the same functions, or
+where the network learns (:mod:`prancimg.network.learning`) those up to its next step.
 """
 
 from __future__ import annotations

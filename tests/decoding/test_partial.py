@@ -138,13 +138,13 @@ def test_a_global_network_has_no_beginning():
 
 
 @pytest.mark.parametrize("rest", [b"", b"\0\0\0\0", b"\xff" * 8, b"\x80" * 40])
-@pytest.mark.parametrize("size", [(1, 1), (16, 12), (3, 30)])
-def test_what_a_broken_off_stream_gives_does_not_depend_on_its_end(size, rest):
+@pytest.mark.parametrize(("size", "pace"), [((1, 1), 0), ((16, 12), 0), ((3, 30), 0), ((24, 30), 2)])
+def test_what_a_broken_off_stream_gives_does_not_depend_on_its_end(size, pace, rest):
     """Whatever follows the cut, the whole decoder agrees with all that the broken-off one was sure of."""
     pyramid, random = Pyramid(*size), np.random.default_rng(5)
     q = {g.key: np.rint(random.laplace(0, 2 + g.level, (g.height, g.width))).astype(np.int32) for g in pyramid.grids}
     header = bitstream.Header.unpack(SEGMENTS[1])
-    nets = context.networks(decoder.Model.of(header).theta0, 20, 128)
+    nets = context.networks(decoder.Model.of(header).theta0, 20, 128, pace)
     levels = range(pyramid.levels)
     stream = context.encode_field(pyramid, q, nets, levels)
     for cut in range(0, len(stream), max(4, len(stream) // 24 * 4)):
