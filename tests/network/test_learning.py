@@ -116,14 +116,18 @@ def test_a_step_is_the_one_of_the_specification(design, kind, name):
 
 @designs
 def test_no_sum_can_be_too_large_for_exact_arithmetic(design):
-    """All weights, all inputs and all slopes at their bounds, and of one sign: what a hostile file comes to at most."""
+    """All weights, all inputs and all slopes at their bounds, and of one sign: what a hostile file comes to at most.
+
+    The sums are those of 512 units, more than any prior has.
+    """
     grid = Pyramid(20, 30).grids[-1]
     theta = {name: np.full(np.prod(shape), 1 << 40) for name, shape in design.shapes.items()}
     learner = Learner(Network("luma", theta, 20, 255, 3), grid, 3)
     inputs = len(learner.first.T) - 1
     total = 2 * 32767 * SLOPE_MAX // 2**8 + 1
-    first = total + 64 * 32767 * total // 2**12 + 1
-    assert 512 * max(first * 399, total * 32767, SLOPE_MAX * 65534, 64 * 32767 * total) < 2**53
+    back = 512 * 32767 * total
+    first = total + back // 2**12 + 1
+    assert max(back, 512 * first * 399, 512 * total * 32767, 512 * SLOPE_MAX * 65534) < 2**53
     assert GRADIENT_MAX**2 < 2**52 and PARAMETER_MAX < 2**52
     for _ in range(3):
         learner(np.full((inputs + 1, 512), 399.0), learner.network.room(512))
