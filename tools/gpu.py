@@ -46,16 +46,16 @@ def tested(folder: Path) -> Row:
     return {"status": status, **counts, "seconds": float(suite.get("time", 0))}
 
 
-def multiplications(device: torch.device, side: int = SIDE) -> float:
+def multiplications(device: torch.device) -> float:
     """How many float32 multiplications and additions in pairs a second, by a product of matrices."""
-    a = torch.randn(side, side, device=device)
+    a = torch.randn(SIDE, SIDE, device=device)
 
     def product() -> float:
         began = time.perf_counter()
         (a @ a)[0, 0].item()  # waits for the device
         return time.perf_counter() - began
 
-    return side**3 / min(product() for _ in range(4))
+    return SIDE**3 / min(product() for _ in range(4))
 
 
 def products(device: torch.device, parameters: int, coefficients: int) -> Row:

@@ -29,6 +29,7 @@ def test_no_effort_that_there_is_not(capsys):
 def test_every_part_is_in_the_file(monkeypatch, tmp_path, photo, status):
     """On the CPU, with smaller products and without the tests themselves."""
     monkeypatch.setattr(gpu, "tested", lambda folder: {"status": status})
+    monkeypatch.setattr(gpu, "SIDE", 64)
     small = gpu.products(torch.device("cpu"), 300, 20)
     monkeypatch.setattr(gpu, "products", lambda device, *size: small)
     assert gpu.measure(tmp_path / "new" / "gpu.json", photo[:64, :64], [1], "cpu") == status
