@@ -194,8 +194,9 @@ def choose(
     elif setup.levels and setup.adapted is not None:  # nothing depends on what the start takes
         levels = setup.levels
     else:
-        bits = StartRate(image, setup, device).bits(lmbda, setup.levels or (1, 2))
-        levels = setup.levels or finest_levels(bits / (image.shape[0] * image.shape[1]), lmbda)
+        tiles = contact_sheet(image)
+        per_sample = StartRate(tiles, setup, device).bits(lmbda, setup.levels or (1, 2)) / tiles.size
+        bits, levels = per_sample * image.size, setup.levels or finest_levels(3 * per_sample, lmbda)
     return Choice(lmbda, chosen_levels(image, lmbda, levels, setup, iterations, device, probe), bits)
 
 
