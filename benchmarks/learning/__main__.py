@@ -72,10 +72,18 @@ def table(results: list[Row]) -> str:
     for still, *moving in (results[i : i + MAX_PACE + 1] for i in range(0, len(results), MAX_PACE + 1)):
         whole = [float(row["bits"]) + float(row["apart"]) for row in (still, *moving)]
         best = int(np.argmin(whole))
-        finest = float((still, *moving)[best]["finest"]) / max(float(still["finest"]), 1.0)
+        finest, before = (float(row["finest"]) for row in ((still, *moving)[best], still))
         cells = [f"{100 * (bits / whole[0] - 1):+.2f} %" for bits in (*whole[1:], min(whole))]
         times = f"{float(still['seconds']):.2f} s", f"{float(moving[1]['seconds']):.2f} s"
-        rows.append([str(still["file"]), f"{float(still['bpp']):.3f}", *cells, f"{100 * (finest - 1):+.2f} %", *times])
+        rows.append(
+            [
+                str(still["file"]),
+                f"{float(still['bpp']):.3f}",
+                *cells,
+                f"{100 * (finest / before - 1):+.2f} %" if before else "",
+                *times,
+            ]
+        )
     return markdown(["", "bpp", "pace 1", "pace 2", "pace 3", "best", "of it level 0", "decoding", "at pace 2"], rows)
 
 
