@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from prancimg.format import range_coder
-from prancimg.format.bitstream import SIGNATURE, STEPS
+from prancimg.format.bitstream import SIGNATURE
+from prancimg.format.header import STEPS
 from prancimg.format.layout import SCALES
 from prancimg.network import context_features, prior
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 import prancimg
 from prancimg import PrancImgError
-from prancimg.format.bitstream import FROZEN, PRANC
+from prancimg.format.header import FROZEN, PRANC
 from prancimg.format.layout import Kind
 from tools.fuzz import mutate
 from tools.make_golden import field

@@ -12,7 +12,8 @@ from PIL import Image
 import prancimg
 from prancimg.fit.setup import PRIOR as FIELD_PRIOR
 from prancimg.fit.siren_encoder import PRIOR
-from prancimg.format.bitstream import Header, read_beginning
+from prancimg.format.bitstream import read_beginning
+from prancimg.format.header import Header
 from prancimg.format.lossless import Coding, Lossless
 from tools.make_golden import RECIPES, WILD
 

@@ -19,7 +19,8 @@ from prancimg import PrancImgError, codec  # noqa: F401  (before memory is measu
 from prancimg.apps import cli
 from prancimg.decoding import decoder
 from prancimg.format import bitstream, facts, files  # noqa: F401  (before memory is measured)
-from prancimg.format.bitstream import SIGNATURE, Coded, Header, Segment
+from prancimg.format.bitstream import SIGNATURE, Segment
+from prancimg.format.header import Coded, Header
 from prancimg.format.layout import Kind, Siren
 from prancimg.format.range_coder import Encoder
 from tools.fuzz import check, mutate
@@ -92,7 +93,7 @@ def network(width: int, height: int, hidden: int, layers: int, kind: Kind = Kind
 
 def field(width: int, height: int, **changes: int) -> Header:
     """A frozen network and a field of all grids."""
-    header = bitstream.Header.unpack(bitstream.read(GOLDEN["field-frozen"])[Segment.HEADER])
+    header = Header.unpack(bitstream.read(GOLDEN["field-frozen"])[Segment.HEADER])
     return replace(header, width=width, height=height, luma_from=0, chroma_from=0, **changes)
 
 

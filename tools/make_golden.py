@@ -26,7 +26,9 @@ from prancimg.fit.field_encoder import _file as field_file
 from prancimg.fit.setup import Setup
 from prancimg.fit.siren_encoder import Plan, _file, fit_to_size, widest
 from prancimg.format import bitstream
-from prancimg.format.bitstream import (
+from prancimg.format.bitstream import Segment
+from prancimg.format.extras import Alpha, Extras, Metadata, Samples
+from prancimg.format.header import (
     ALL_WEIGHTS,
     CONTEXTS,
     DIRECTIONS,
@@ -38,9 +40,7 @@ from prancimg.format.bitstream import (
     Adapted,
     Coded,
     Header,
-    Segment,
 )
-from prancimg.format.extras import Alpha, Extras, Metadata, Samples
 from prancimg.format.layout import SCALES, Kind
 from prancimg.format.lossless import Coding, Lossless
 from prancimg.format.range_coder import MAGNITUDE, best_scale

@@ -31,7 +31,7 @@ from prancimg.decoding.decoder import Model
 from prancimg.fit.fit_field import fit_field
 from prancimg.fit.ops.rate import laplace
 from prancimg.fit.setup import TUNES, relative_rate
-from prancimg.format.bitstream import Header
+from prancimg.format.header import Header
 from prancimg.format.layout import DESIGNS, LEARNED, PAINT, WIDE, Design, Pyramid, Siren, inputs, part_of
 from prancimg.network.context_features import features
 from prancimg.network.field import Coefficients

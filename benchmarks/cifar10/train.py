@@ -21,7 +21,7 @@ from tqdm import tqdm
 from benchmarks.cifar10.data import Dataset
 from prancimg.errors import PrancImgError
 from prancimg.format import files
-from prancimg.format.bitstream import step_size
+from prancimg.format.header import step_size
 from prancimg.format.range_coder import MAGNITUDE
 from prancimg.pranc import Pranc, load
 from prancimg.pranc.compact import STEP_FRACTION, STEPS

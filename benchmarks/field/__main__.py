@@ -52,7 +52,7 @@ from prancimg.fit import setup
 from prancimg.fit.field_encoder import file_of
 from prancimg.fit.fit_field import fit_field
 from prancimg.fit.setup import TUNES, Setup
-from prancimg.format.bitstream import ALL_WEIGHTS, CONTEXTS, DIRECTIONS, FROZEN, PRANC, SEEDED, SYNTHESIS
+from prancimg.format.header import ALL_WEIGHTS, CONTEXTS, DIRECTIONS, FROZEN, PRANC, SEEDED, SYNTHESIS
 from prancimg.format.layout import CAUSAL, KINDS, PARENT
 from prancimg.images import metrics
 from prancimg.network.prior import load_prior, pack_prior, unpack_prior

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from prancimg.format.bitstream import Header
+from prancimg.format.header import Header
 from prancimg.format.layout import KINDS
 
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from benchmarks.kodak.curves import markdown
 from prancimg.decoding.decoder import Model, read_coefficients, read_field
-from prancimg.format.bitstream import MAX_PACE, Segment, read_header
+from prancimg.format.bitstream import Segment, read_header
+from prancimg.format.header import MAX_PACE
 from prancimg.format.layout import Pyramid
 from prancimg.network import context
 from prancimg.network.field import Coefficients

@@ -9,7 +9,8 @@ import numpy as np
 
 from prancimg.errors import PrancImgError
 from prancimg.format import bitstream
-from prancimg.format.bitstream import Coded, Damage, Header, Segment
+from prancimg.format.bitstream import Damage, Segment
+from prancimg.format.header import Coded, Header, step_size
 from prancimg.format.layout import Kind, Siren, learned_by, levels_in_words
 from prancimg.format.range_coder import Decoder
 from prancimg.network import context
@@ -61,7 +62,7 @@ class Model:
         for i, (name, a, how) in enumerate(zip(theta, alpha, coded, strict=True)):
             if how.k:
                 offsets = expand_block(self.seed, i, self.blocks[i], a.astype(np.float64)).astype(np.int64)
-                theta[name] = theta[name] + bitstream.step_size(how.step) * offsets
+                theta[name] = theta[name] + step_size(how.step) * offsets
         for name, directions in self.directions.items():
             theta[name] = theta[name] + directions.along(theta[learned_by(name)])
         return theta

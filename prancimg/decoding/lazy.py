@@ -14,9 +14,10 @@ from prancimg.decoding.decoder import Model
 from prancimg.decoding.view import Renderer
 from prancimg.errors import PrancImgError, enough_memory, whole_number, whole_numbers
 from prancimg.format import bitstream, files
-from prancimg.format.bitstream import MAX_PIXELS, Header
+from prancimg.format.bitstream import MAX_PIXELS
 from prancimg.format.extras import MARGIN, OPAQUE, Alpha, Extras
 from prancimg.format.files import DataLike
+from prancimg.format.header import Header
 from prancimg.format.layout import MAX_LEVELS
 from prancimg.format.lossless import Lossless
 from prancimg.images.lossless import read_samples

@@ -18,7 +18,8 @@ from prancimg.fit.rdoq import Fitted
 from prancimg.fit.search import Progress, Search, network_segments
 from prancimg.fit.setup import FULL_CHROMA, LMBDAS, TUNES, Setup, relative_rate
 from prancimg.format import bitstream
-from prancimg.format.bitstream import Header, Segment
+from prancimg.format.bitstream import Segment
+from prancimg.format.header import Header
 from prancimg.format.layout import MAX_LEVELS
 from prancimg.network import context
 from prancimg.network.field import Coefficients, grid_step

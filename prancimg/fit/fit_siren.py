@@ -21,7 +21,7 @@ from prancimg.errors import PrancImgError
 from prancimg.fit.ops.rate import laplace_bits
 from prancimg.fit.setup import learning_rate
 from prancimg.fit.soap import Soap
-from prancimg.format.bitstream import STEPS, step_size
+from prancimg.format.header import STEPS, step_size
 from prancimg.network.basis import column_norm
 from prancimg.network.siren import FRACTION, coordinates, forward
 from prancimg.pranc.products import expand_block, implementation

@@ -39,7 +39,7 @@ from prancimg.fit.setup import (
 )
 from prancimg.fit.threads import AdaptiveThreads, keep_memory, one_torch_thread
 from prancimg.format import range_coder
-from prancimg.format.bitstream import Header
+from prancimg.format.header import Header
 from prancimg.format.layout import KINDS, Pyramid
 from prancimg.network import context
 from prancimg.network.field import Box, Coefficients, grid_step, window

@@ -16,7 +16,7 @@ from prancimg.fit.ops.rate import field_bits
 from prancimg.fit.ops.resampling import upsample, upsample_add
 from prancimg.fit.ops.rounding import soft_round
 from prancimg.fit.setup import OPTIMISATION, relative_rate
-from prancimg.format.bitstream import Header
+from prancimg.format.header import Header
 from prancimg.format.layout import COMPONENTS, KINDS, Pyramid, features_of
 from prancimg.network.field import channel_gains, feature_field, grid_step
 

@@ -12,7 +12,7 @@ from prancimg.decoding.decoder import Model
 from prancimg.fit.ops.rate import laplace_bits
 from prancimg.fit.soap import Soap
 from prancimg.format import range_coder
-from prancimg.format.bitstream import Coded, step_size
+from prancimg.format.header import Coded, step_size
 from prancimg.format.layout import LEARNED, PAINT, Kind, learned_by, part_of
 from prancimg.network import basis
 from prancimg.network.siren import FRACTION

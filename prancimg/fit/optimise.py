@@ -19,7 +19,7 @@ from prancimg.fit.ops.rounding import squash
 from prancimg.fit.rdoq import Fitted, rdoq_order
 from prancimg.fit.setup import NEGLIGIBLE_ERROR, OPTIMISATION, Schedule, Setup, relative_rate
 from prancimg.fit.threads import AdaptiveThreads, one_torch_thread
-from prancimg.format.bitstream import Header
+from prancimg.format.header import Header
 from prancimg.network.field import grid_step
 
 

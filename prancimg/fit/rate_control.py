@@ -16,7 +16,7 @@ from prancimg.fit.ops.rounding import squash
 from prancimg.fit.optimise import FieldFit, fit_at_lmbda
 from prancimg.fit.rdoq import Fitted
 from prancimg.fit.setup import LMBDAS, RATE_CONTROL, Setup, finest_levels, relative_rate, steps_at
-from prancimg.format.bitstream import DIRECTIONS, Header
+from prancimg.format.header import DIRECTIONS, Header
 from prancimg.format.layout import MAX_LEVELS
 
 _TILE = 128

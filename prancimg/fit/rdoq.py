@@ -15,7 +15,7 @@ from prancimg.fit.loss import RateDistortion
 from prancimg.fit.ops.rounding import squash
 from prancimg.fit.setup import RATE_CONTROL
 from prancimg.format import range_coder
-from prancimg.format.bitstream import Header
+from prancimg.format.header import Header
 from prancimg.format.layout import STEP_CODES
 from prancimg.network import context
 from prancimg.network.field import Coefficients, grid_step

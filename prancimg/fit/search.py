@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from prancimg.errors import OutOfReach, too_few
-from prancimg.format.bitstream import Header, Segment
+from prancimg.format.bitstream import Segment
+from prancimg.format.header import Header
 from prancimg.format.range_coder import Encoder
 
 Progress = Callable[[float], None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from prancimg.format.bitstream import FROZEN, SEEDED, SYNTHESIS, Adapted, Header, coded_by
+from prancimg.format.header import FROZEN, SEEDED, SYNTHESIS, Adapted, Header, coded_by
 from prancimg.format.layout import NEUTRAL_RATE, STEP_CODES, Kind
 from prancimg.network.field import grid_step
 from prancimg.network.prior import load_prior

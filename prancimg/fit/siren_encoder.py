@@ -14,7 +14,7 @@ from prancimg.errors import PrancImgError
 from prancimg.fit.fit_siren import fit_siren
 from prancimg.fit.search import Progress, Search, network_segments
 from prancimg.format import bitstream
-from prancimg.format.bitstream import STEPS, Coded, Header, step_size
+from prancimg.format.header import STEPS, Coded, Header, step_size
 from prancimg.format.layout import SCALES, Kind, Siren
 from prancimg.format.range_coder import MAGNITUDE, best_scale
 from prancimg.network.basis import IDENTITY_UP_TO

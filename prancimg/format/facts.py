@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from prancimg.format.bitstream import VERSION, Header, Segment, read_beginning
+from prancimg.format.bitstream import VERSION, Segment, read_beginning
 from prancimg.format.extras import Extras
 from prancimg.format.files import DataLike, read_bytes
+from prancimg.format.header import Header
 from prancimg.format.layout import Kind
 from prancimg.format.lossless import Lossless
 

@@ -16,7 +16,8 @@ from enum import IntEnum
 import numpy as np
 
 from prancimg.errors import PrancImgError
-from prancimg.format.bitstream import Family, read, salvage, step_size, write
+from prancimg.format.bitstream import Family, read, salvage, write
+from prancimg.format.header import step_size
 from prancimg.format.layout import SCALES, Kind
 from prancimg.format.numbers import Numbers, varint
 from prancimg.format.range_coder import (

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from prancimg.format import files
-from prancimg.format.bitstream import step_size
+from prancimg.format.header import step_size
 from prancimg.format.layout import Kind
 from prancimg.format.range_coder import MAGNITUDE
 from prancimg.network import basis as pb

@@ -24,7 +24,7 @@ from benchmarks.kodak.curves import Curve, Measured
 from benchmarks.kodak.records import Record, Task
 from prancimg.errors import PrancImgError
 from prancimg.fit import siren_encoder
-from prancimg.format.bitstream import Coded, Header
+from prancimg.format.header import Coded, Header
 from prancimg.format.layout import Siren
 from prancimg.images.metrics import decibels, measure
 from prancimg.network.siren import coordinates, forward

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from benchmarks.learning.__main__ import main, measure
-from prancimg.format.bitstream import FROZEN
+from prancimg.format.header import FROZEN
 from tools.make_golden import field
 
 

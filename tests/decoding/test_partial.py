@@ -12,6 +12,7 @@ from prancimg.apps.cli import main
 from prancimg.decoding import decoder
 from prancimg.format import bitstream
 from prancimg.format.bitstream import Segment
+from prancimg.format.header import Header
 from prancimg.format.layout import Pyramid
 from prancimg.format.range_coder import Decoder, Encoder
 from prancimg.network import context
@@ -34,7 +35,7 @@ def salvaged(data: bytes) -> tuple[np.ndarray, str]:
 def grids(data: bytes) -> dict:
     """The field of the beginning of a file."""
     segments, damage = bitstream.salvage(data)
-    header = bitstream.Header.unpack(segments[Segment.HEADER])
+    header = Header.unpack(segments[Segment.HEADER])
     theta = decoder.Model.of(header).theta0
     return decoder.read_field_prefix(header, segments, theta, damage)[0]
 
@@ -143,7 +144,7 @@ def test_what_a_broken_off_stream_gives_does_not_depend_on_its_end(size, pace, r
     """Whatever follows the cut, the whole decoder agrees with all that the broken-off one was sure of."""
     pyramid, random = Pyramid(*size), np.random.default_rng(5)
     q = {g.key: np.rint(random.laplace(0, 2 + g.level, (g.height, g.width))).astype(np.int32) for g in pyramid.grids}
-    header = bitstream.Header.unpack(SEGMENTS[1])
+    header = Header.unpack(SEGMENTS[1])
     nets = context.networks(decoder.Model.of(header).theta0, 20, 128, pace)
     levels = range(pyramid.levels)
     stream = context.encode_field(pyramid, q, nets, levels)

@@ -5,7 +5,7 @@ import torch
 
 from prancimg.fit.fit_field import fit_field
 from prancimg.fit.setup import Setup, adapted_to
-from prancimg.format.bitstream import SEEDED, SYNTHESIS
+from prancimg.format.header import SEEDED, SYNTHESIS
 
 CPU = torch.device("cpu")
 

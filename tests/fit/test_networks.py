@@ -10,7 +10,7 @@ from prancimg.fit.field_encoder import file_of
 from prancimg.fit.fit_field import fit_field
 from prancimg.fit.networks import Networks
 from prancimg.fit.setup import Setup
-from prancimg.format.bitstream import ALL_WEIGHTS, CONTEXTS, DIRECTIONS, FROZEN
+from prancimg.format.header import ALL_WEIGHTS, CONTEXTS, DIRECTIONS, FROZEN
 from prancimg.network.siren import FRACTION, to_floats
 
 CPU = torch.device("cpu")

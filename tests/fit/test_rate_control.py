@@ -8,7 +8,7 @@ from prancimg.fit import rate_control
 from prancimg.fit.fit_field import fit_field
 from prancimg.fit.rate_control import SteeredFit, choose, chosen_levels
 from prancimg.fit.setup import Setup
-from prancimg.format.bitstream import ALL_WEIGHTS
+from prancimg.format.header import ALL_WEIGHTS
 
 CPU = torch.device("cpu")
 

@@ -9,17 +9,8 @@ from hypothesis import strategies as st
 
 from prancimg.errors import PrancImgError
 from prancimg.format import bitstream
-from prancimg.format.bitstream import (
-    PLANS,
-    SIGNATURE,
-    Coded,
-    Header,
-    read,
-    read_varint,
-    step_size,
-    varint,
-    write,
-)
+from prancimg.format.bitstream import SIGNATURE, read, read_varint, varint, write
+from prancimg.format.header import MAX_WORK, PLANS, Coded, Header, step_size
 from prancimg.format.layout import Kind
 
 TENSORS = (Coded(12, 50, 10), Coded(6, 51, 11), Coded(30, 52, 12), Coded(0), Coded(18, 54, 14), Coded(3, 55, 15))
@@ -266,4 +257,4 @@ def test_any_header_parses_or_is_refused(data):
     except PrancImgError:
         return
     assert Header.unpack(header.pack()) == header
-    assert header.width * header.height <= bitstream.MAX_WORK
+    assert header.width * header.height <= MAX_WORK

@@ -10,7 +10,7 @@ from small_network import ROWS, batch, cases, loss_of, network, trained
 from torch import nn
 
 from prancimg import PrancImgError
-from prancimg.format.bitstream import step_size
+from prancimg.format.header import step_size
 from prancimg.pranc.compact import STEP_FRACTION, STEPS
 from prancimg.pranc.loaded import load
 from prancimg.pranc.module import Pranc, direct, step_code
