@@ -123,6 +123,8 @@ class Learner:
 
         These end with a wave, and before it there were too few for a step; returns whether there was one now.
         """
+        if not len(columns):  # a quiet grid has many such waves, and nothing of them is kept
+            return False
         *layers, mean, table = self._seen
         row, symbols = rows_and_symbols(values, mean[columns], table[columns])
         self._known.append((*(layer.take(columns, 1) for layer in layers), row, symbols))

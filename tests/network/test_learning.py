@@ -1,5 +1,7 @@
 """The context model learns while it codes: exactly as specified, at the bounds too, and so that it saves bits."""
 
+import tracemalloc
+
 import numpy as np
 import plain_decoder
 import pytest
@@ -133,6 +135,18 @@ def test_no_sum_can_be_too_large_for_exact_arithmetic(design):
         learner(np.full((inputs + 1, 512), 399.0), learner.network.room(512))
         learner.tell(np.arange(512), np.full(512, -(1 << 20)))
         assert all((np.abs(part) <= PARAMETER_MAX).all() for part in learner.parameters)
+
+
+def test_waves_without_active_positions_take_no_memory():
+    grid = Pyramid(20, 30).grids[-1]
+    learner, none = Learner(Network("luma", weights(DESIGNS["wide"], 0, 400), 20, 100, 1), grid, 1), np.zeros(0, int)
+    inputs = np.zeros((learner.first.shape[1], 1))
+    learner(inputs, learner.network.room(1))
+    tracemalloc.start()
+    assert not any(learner.tell(none, none) for _ in range(2000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20_000
 
 
 def test_a_grid_takes_a_bounded_number_of_steps():
