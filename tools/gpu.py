@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import platform
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from PIL import Image
 
 import prancimg
 from benchmarks.speed.__main__ import basis
+from prancimg.images import metrics
 
 ROOT = Path(__file__).parents[1]
 TESTS = ("tests/pranc", "tests/network/test_basis.py", "tests/test_machines.py", "tests/fit/test_ops.py")
@@ -75,8 +75,7 @@ def fitted(picture: np.ndarray, effort: int, device: str) -> Row:
     began = time.perf_counter()
     data = prancimg.encode(picture, bpp=0.5, effort=effort, device=device, tune="psnr", lossless=False)
     seconds = time.perf_counter() - began
-    error = np.square(np.asarray(prancimg.decode(data), np.float64) - picture).mean()
-    psnr = 10 * math.log10(255**2 / error)
+    psnr = metrics.measure(picture, np.asarray(prancimg.decode(data)))["psnr"]
     return {"effort": effort, "device": device, "seconds": seconds, "bytes": len(data), "psnr": psnr}
 
 

@@ -133,7 +133,7 @@ class Fit:
         self.age += 1
         if self.y.grad is None:
             return
-        self.adam.update(self.schedule.pace(done))
+        self.adam.update(self.schedule.relative_learning_rate(done))
 
 
 def work(pipe: Connection, photos: list[np.ndarray], seed: int) -> None:

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from prancimg.fit.optimise import fit_at_lmbda
-from prancimg.fit.rate_control import choose, fit_at_bits
+from prancimg.fit.rate_control import SteeredFit, choose
 from prancimg.fit.rdoq import Fitted
-from prancimg.fit.setup import RATE_CONTROL, TUNES, Setup, adapted_to, paces_at, steps_at
+from prancimg.fit.setup import RATE_CONTROL, TUNES, Setup, paces_at, steps_at
 from prancimg.fit.threads import keep_memory, one_torch_thread
 
 
@@ -40,8 +40,7 @@ def fit_field(
     """
     keep_memory()
     chosen = choose(image, lmbda, bits, setup, iterations, device)
-    adapted = adapted_to(chosen.bits) if setup.adapted is None else setup.adapted
-    header = setup.header(image, chosen.lmbda, chosen.levels, adapted, seed)
+    header = setup.header(image, chosen.lmbda, chosen.levels, setup.adapted_at(chosen.bits), seed)
     steps = steps_at(iterations, chosen.levels[0])
     paces = paces_at(iterations, setup)
     if lmbda is not None:
@@ -50,4 +49,4 @@ def fit_field(
     marks = RATE_CONTROL.marks
     if iterations < RATE_CONTROL.long_fit:
         marks = {share: marks[share] for share in RATE_CONTROL.marks_of_short_fits}
-    return fit_at_bits(image, header, chosen.lmbda, bits, setup, steps, device, marks, paces, progress)
+    return SteeredFit(image, header, chosen.lmbda, bits, setup, steps, device, paces).run(marks, progress)

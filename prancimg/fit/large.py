@@ -27,16 +27,7 @@ from prancimg.fit.loss import RateDistortion, initial_grids, noisy_soft_round, t
 from prancimg.fit.ops.rounding import squash
 from prancimg.fit.rate_control import StartRate, choose, random_tiles
 from prancimg.fit.rdoq import Fitted, rdoq_order
-from prancimg.fit.setup import (
-    LMBDAS,
-    OPTIMISATION,
-    TUNES,
-    Schedule,
-    Setup,
-    adapted_to,
-    relative_rate,
-    steps_at,
-)
+from prancimg.fit.setup import LMBDAS, OPTIMISATION, TUNES, Schedule, Setup, relative_rate, steps_at
 from prancimg.fit.threads import AdaptiveThreads, keep_memory, one_torch_thread
 from prancimg.format import range_coder
 from prancimg.format.header import Header
@@ -230,8 +221,7 @@ def _sample(
     share, begun = sheet.size / image.size, StartRate(sheet, setup, device)
     chosen = choose(sheet, lmbda, bits * share, setup, iterations, device)
     levels, lmbda, bits = chosen.levels, chosen.lmbda, chosen.bits / share
-    adapted = adapted_to(bits) if setup.adapted is None else setup.adapted
-    setup = replace(setup, levels=levels, adapted=adapted)
+    setup = replace(setup, levels=levels, adapted=setup.adapted_at(bits))
     for attempt in range(2):
         fitted = fit_field(sheet, seed=seed, iterations=iterations, device=device, lmbda=lmbda, setup=setup)
         own = fitted.network_bits
@@ -293,7 +283,7 @@ def _fit_window(
             if not math.isfinite(loss.item()):
                 raise PrancImgError("the fit diverged")
             loss.backward()  # type: ignore[no-untyped-call]
-            adam.update(schedule.pace(i / steps))
+            adam.update(schedule.relative_learning_rate(i / steps))
     y = y.detach().clamp(1 - range_coder.MAGNITUDE, range_coder.MAGNITUDE - 1)
     whole = y.round()
     ranks = torch.full_like(whole, math.inf)

@@ -70,26 +70,28 @@ class FieldFit:
         if not math.isfinite(loss.item()):
             raise PrancImgError("the fit diverged")
         loss.backward()  # type: ignore[no-untyped-call]
-        pace = self.schedule.pace(done)
-        self.networks.update(self.schedule.network_learning_rate * max(pace, 0.05), step)
-        self.adam.update(pace)
+        rate = self.schedule.relative_learning_rate(done)
+        self.networks.update(self.schedule.network_learning_rate * max(rate, 0.05), step)
+        self.adam.update(rate)
+
+    def _as_sent(self) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """All tensors with rounded coefficients, about how many bits these take, and the rounded grids, packed."""
+        with torch.no_grad():
+            return *self.networks.weights(True), self.y.round()
 
     def result(self) -> Fitted:
         """The fit as it stands."""
         alpha, coded = self.networks.integers()
+        (weights, _, q), step, r = self._as_sent(), grid_step(self.header.step), relative_rate(self.header.rate)
         with torch.no_grad():
-            weights, _ = self.networks.weights(True)
-            step, r = grid_step(self.header.step), relative_rate(self.header.rate)
-            error = self.objective.distortion(self.y.round(), weights, step, r).item()
+            error = self.objective.distortion(q, weights, step, r).item()
         header, y = replace(self.header, tensors=coded), self.y.detach().cpu().numpy()
         finest = 0.0 if error < NEGLIGIBLE_ERROR else -32.0
         return Fitted(header, alpha, y, np.zeros(0, np.int64), finest, error)
 
     def with_rdoq_order(self, groups: int) -> Fitted:
         """The same, with the order in which coefficients are given up."""
-        weights = {name: tensor.detach() for name, tensor in self.networks.weights(True)[0].items()}
-        step, r = grid_step(self.header.step), relative_rate(self.header.rate)
-        q = self.y.detach().round()
+        (weights, _, q), step, r = self._as_sent(), grid_step(self.header.step), relative_rate(self.header.rate)
         order = rdoq_order(self.objective, q, weights, step, r, self.setup.rate_weights, self._lmbda_per_bit, groups)
         return replace(self.result(), rdoq_order=order)
 

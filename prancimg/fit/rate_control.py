@@ -79,9 +79,8 @@ class SteeredFit(FieldFit):
             pace, bits = next(iter(counted.items()))
             self.header, self.learned = replace(self.header, pace=pace), bits / max(counted[0], 1e-9)
         else:
+            weights, own_bits, q, r = *self._as_sent(), relative_rate(self.header.rate)
             with torch.no_grad():
-                weights, own_bits = self.networks.weights(True)
-                q, r = self.y.detach().round(), relative_rate(self.header.rate)
                 active = self.objective.active(q, weights)
                 bits = float(self.objective.bits(q, squash(q), weights, r, active=active) + own_bits)
                 bits *= RATE_CONTROL.coded_surplus * self.learned
@@ -109,43 +108,33 @@ class SteeredFit(FieldFit):
         with torch.no_grad():
             self.y.copy_(torch.from_numpy(landed))
 
+    def run(
+        self, marks: Mapping[float, tuple[float, float]], progress: Callable[[float], None] | None = None
+    ) -> Fitted:
+        """All steps, λ steered so that all coefficients take the bits asked for.
 
-def fit_at_bits(
-    image: np.ndarray,
-    header: Header,
-    lmbda: float,
-    bits: float,
-    setup: Setup,
-    steps: int,
-    device: torch.device,
-    marks: Mapping[float, tuple[float, float]],
-    paces: Sequence[int] = (),
-    progress: Callable[[float], None] | None = None,
-) -> Fitted:
-    """A fit of so many steps whose λ is steered so that all coefficients take ``bits``.
-
-    ``marks`` and ``paces``: see :class:`~prancimg.fit.setup.RateControl`. A fit that is off at its end goes back a
-    quarter of its steps, once.
-    """
-    fit = SteeredFit(image, header, lmbda, bits, setup, steps, device, paces)
-    groups = min(max(steps // 16, 1), 12)
-    moments = {round(share * steps): how for share, how in marks.items()}
-    start, seen, off = 0, 0.0, 0.0
-    for may_go_back in (True, False):
-        for number in range(start, steps):
-            fit.step(number)
-            if number in moments:
-                ratio, strength = moments[number]
-                fit.change_lmbda(fit.excess() - math.log(ratio), strength, 0.5)
-            if progress and (number + 1) / steps > seen:
-                progress(seen := (number + 1) / steps)
-        off = fit.excess(exact=True)
-        if not (may_go_back and fit.missed(off)):
-            break
-        fit.change_lmbda(off, 1.0, 0.3)
-        start = steps - steps // 4
-    fit.land(off, groups)
-    return fit.with_rdoq_order(groups)
+        ``marks``: see :class:`~prancimg.fit.setup.RateControl`. A fit that is off at its end goes back a quarter of
+        its steps, once.
+        """
+        steps = self.schedule.steps
+        groups = min(max(steps // 16, 1), 12)
+        moments = {round(share * steps): how for share, how in marks.items()}
+        start, seen, off = 0, 0.0, 0.0
+        for may_go_back in (True, False):
+            for number in range(start, steps):
+                self.step(number)
+                if number in moments:
+                    ratio, strength = moments[number]
+                    self.change_lmbda(self.excess() - math.log(ratio), strength, 0.5)
+                if progress and (number + 1) / steps > seen:
+                    progress(seen := (number + 1) / steps)
+            off = self.excess(exact=True)
+            if not (may_go_back and self.missed(off)):
+                break
+            self.change_lmbda(off, 1.0, 0.3)
+            start = steps - steps // 4
+        self.land(off, groups)
+        return self.with_rdoq_order(groups)
 
 
 def _landing_shift(fitted: Fitted, log_bits: float, below: float) -> float:

@@ -160,7 +160,7 @@ class Schedule:
         last *= min(1.0, self.steps / OPTIMISATION.long) ** 0.6
         return temperature - cooling * done, first + (last - first) * done
 
-    def pace(self, done: float) -> float:
+    def relative_learning_rate(self, done: float) -> float:
         """All learning rates relative to their highest; the first step is half as long."""
         return learning_rate(done) * (1.0 if done else 0.5)
 
@@ -187,6 +187,10 @@ class Setup:
     """Start from the picture's pyramid instead of nothing."""
     learning: bool = True
     """The context model learns while it codes, where that saves bits."""
+
+    def adapted_at(self, bits: float) -> Adapted:
+        """How the networks adapt in a file of so many bits."""
+        return adapted_to(bits) if self.adapted is None else self.adapted
 
     def header(
         self,

@@ -193,7 +193,7 @@ def _learning_distributions(
     grid: Grid, q: np.ndarray, done: Coefficients, network: Network
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same where the network learns: waves up to the next step at a time."""
-    waves, learner = Wavefronts(grid.height, grid.width), Learner(network, grid, network.pace)
+    waves, learner = Wavefronts(grid.height, grid.width), Learner(network, grid)
     causal, known = FeatureTaps.causal(q, network.features), FeatureTaps.known(grid, done, network.features)
     mean, table = np.empty((2, grid.count), np.int16)
     quiet, room = np.eye(learner.first.shape[1])[:, -1:], network.room(learner.missing + int(waves.counts.max()))
@@ -289,7 +289,7 @@ def _decode_grid(grid: Grid, out: np.ndarray, decoder: Decoder, network: Network
     features, waves = FeatureTaps.known(grid, done, network.features), Wavefronts(grid.height, grid.width)
     layer, recent = network.first_layer(grid), RecentWaves(grid, network.features)
     causal, room = layer.shape[1] - 1 - len(features.taps), network.room(int(waves.counts.max()))
-    learner = Learner(network, grid, network.pace) if network.pace else None
+    learner = Learner(network, grid) if network.pace else None
     predict = learner or partial(network, layer)
     quiet = np.eye(len(layer.T))[:, -1:]
     quiet_mean, quiet_table = predict(quiet, room)

@@ -80,8 +80,8 @@ def _rounded(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 class Learner:
     """The network of one grid: it starts as the file has it, and learns from what it is told."""
 
-    def __init__(self, network: Network, grid: Grid, pace: int) -> None:
-        """``pace``: 1 to 3, each twice as fast as the one before."""
+    def __init__(self, network: Network, grid: Grid) -> None:
+        """Each of the network's paces, 1 to 3, is twice as fast as the one before."""
         self.network = copy.copy(network)
         matrices = network.first_layer(grid), network.second, network.last
         blocks = zip(matrices, network.parameters(grid), _WORTH, strict=True)
@@ -94,7 +94,7 @@ class Learner:
         self.network.cut_first = self.network.cut_second = True
         self._gradient, self._mean_square = np.zeros((2, len(self._theta)))
         self._gradients = _split(self._gradient, matrices)
-        self._rate = np.full(len(self._theta), float(_RATE << pace))
+        self._rate = np.full(len(self._theta), float(_RATE << network.pace))
         self._rate[-network.last.size :] /= _OUTPUT_SLOWER
         self._due, self._steps = max(LEAST, -(-grid.count // STEPS)), 0
         self._seen: tuple[np.ndarray, ...] = ()

@@ -99,7 +99,7 @@ def test_a_step_is_the_one_of_the_specification(design, kind, name):
     theta, rng = weights(design, 4, spread), np.random.default_rng(5)
     grid = Pyramid(20, 30, chroma_from=0).grids[-3 if kind == "luma" else -1]
     network = Network(kind, theta, 20, 100, 2)
-    learner, oracle = Learner(network, grid, 2), plain(kind, theta, grid, 2)
+    learner, oracle = Learner(network, grid), plain(kind, theta, grid, 2)
     order = own_first(network.features)
     for count in (140, 600, 130):
         features = rng.integers(-most, most + 1, (count, len(order)))
@@ -124,7 +124,7 @@ def test_no_sum_can_be_too_large_for_exact_arithmetic(design):
     """
     grid = Pyramid(20, 30).grids[-1]
     theta = {name: np.full(np.prod(shape), 1 << 40) for name, shape in design.shapes.items()}
-    learner = Learner(Network("luma", theta, 20, 255, 3), grid, 3)
+    learner = Learner(Network("luma", theta, 20, 255, 3), grid)
     inputs = len(learner.first.T) - 1
     total = 2 * 32767 * SLOPE_MAX // 2**8 + 1
     back = 512 * 32767 * total
@@ -139,7 +139,7 @@ def test_no_sum_can_be_too_large_for_exact_arithmetic(design):
 
 def test_waves_without_active_positions_take_no_memory():
     grid = Pyramid(20, 30).grids[-1]
-    learner, none = Learner(Network("luma", weights(DESIGNS["wide"], 0, 400), 20, 100, 1), grid, 1), np.zeros(0, int)
+    learner, none = Learner(Network("luma", weights(DESIGNS["wide"], 0, 400), 20, 100, 1), grid), np.zeros(0, int)
     inputs = np.zeros((learner.first.shape[1], 1))
     learner(inputs, learner.network.room(1))
     tracemalloc.start()
@@ -151,5 +151,5 @@ def test_waves_without_active_positions_take_no_memory():
 
 def test_a_grid_takes_a_bounded_number_of_steps():
     grid = Pyramid(1 << 13, 1 << 13).grids[-1]
-    learner = Learner(Network("luma", weights(DESIGNS["near"], 0, 400), 20, 100, 1), grid, 1)
+    learner = Learner(Network("luma", weights(DESIGNS["near"], 0, 400), 20, 100, 1), grid)
     assert learner.missing == grid.count // STEPS
