@@ -24,10 +24,10 @@ from prancimg.errors import PrancImgError
 from prancimg.fit.adam import GridAdam
 from prancimg.fit.fit_field import fit_field
 from prancimg.fit.loss import RateDistortion, initial_grids, noisy_soft_round, to_planes
-from prancimg.fit.ops.rounding import squash
 from prancimg.fit.rate_control import StartRate, choose, random_tiles
+from prancimg.fit.rate_term import RateTerm
 from prancimg.fit.rdoq import Fitted, rdoq_order
-from prancimg.fit.setup import LMBDAS, OPTIMISATION, TUNES, Schedule, Setup, relative_rate, steps_at
+from prancimg.fit.setup import LMBDAS, TUNES, Schedule, Setup, relative_rate, steps_at
 from prancimg.fit.threads import AdaptiveThreads, keep_memory, one_torch_thread
 from prancimg.format import range_coder
 from prancimg.format.header import Header
@@ -272,14 +272,11 @@ def _fit_window(
         objective.beyond = torch.from_numpy(np.array(seen)).to(device) - objective.field(known, weights, step)
         y = torch.where(free, initial_grids(objective, weights, header), known)
     schedule, threads, lmbda_per_bit = Schedule(steps, step), AdaptiveThreads(), lmbda / pixels[0].numel()
-    adam = GridAdam(y.requires_grad_(), pyramid, schedule)
+    adam, rate = GridAdam(y.requires_grad_(), pyramid, schedule), RateTerm(objective, setup.rate_weights)
     for i in range(steps):
-        with threads.step(i):
+        with threads.step(rate.due(i)):
             q = torch.where(free, noisy_soft_round(y, *schedule.rounding(i / steps), generator), known)
-            if i % OPTIMISATION.refresh_active_every == 0:
-                active = objective.active(y, weights)
-            loss = objective.distortion(q, weights, step, r)
-            loss = loss + lmbda_per_bit * objective.bits(q, squash(q), weights, r, setup.rate_weights, active)
+            loss = objective.distortion(q, weights, step, r) + lmbda_per_bit * rate.bits(i, y, q, weights, r)
             if not math.isfinite(loss.item()):
                 raise PrancImgError("the fit diverged")
             loss.backward()  # type: ignore[no-untyped-call]

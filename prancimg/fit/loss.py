@@ -104,9 +104,21 @@ class RateDistortion:
         r: float,
         rate_weights: Sequence[float] = (1.0,),
         active: Tensor | None = None,
-        sampling: tuple[int, int] = (1, 0),
     ) -> Tensor:
         """Bits of all grids; ``u`` are the coefficients squashed. See :func:`prancimg.fit.ops.rate.field_bits`."""
+        return self.rate(q, u, weights, r, rate_weights, active)[0]
+
+    def rate(
+        self,
+        q: Tensor,
+        u: Tensor,
+        weights: Mapping[str, Tensor],
+        r: float,
+        rate_weights: Sequence[float] = (1.0,),
+        active: Tensor | None = None,
+        sampling: tuple[int, int] = (1, 0),
+    ) -> tuple[Tensor, Tensor]:
+        """The same, with the distributions that they come of."""
         nets = {}
         for kind in KINDS:
             a, bias, slope, *rest = (weights[f"{kind}.{name}"] for name in ("a", "bias", "slope", "b", "b0", "c", "c0"))

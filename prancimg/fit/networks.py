@@ -62,6 +62,8 @@ class Networks:
             if learned_by(name) in self.a
         }
         """Learned ones of the tensors whose part uses any, (m, size)."""
+        self._settled: frozenset[str] = frozenset()
+        """Tensors whose coefficients move no more."""
         self._soap = Soap(len(self.a), beta2=0.95, every=5)
 
     @property
@@ -85,6 +87,14 @@ class Networks:
             weights[name] = weights[name] + (weights[learned_by(name)] @ along).view(self.shapes[name])
         return weights, laplace_bits(q, (mean + 0.1)[self._tensor]).sum()
 
+    def settle_synthesis(self) -> None:
+        """Round the coefficients of what paints, and leave them there."""
+        self._settled = frozenset(name for name in self.a if part_of(name) == PAINT or name == f"{LEARNED}.{PAINT}")
+        with torch.no_grad():
+            for name in self._settled:
+                self.a[name] /= self.step[name]
+                self.a[name].round_().mul_(self.step[name])
+
     def update(self, rate: float, step: float) -> None:
         """One step along the gradients: SOAP where a tensor is sent whole, else Adam on the few coefficients.
 
@@ -106,6 +116,8 @@ class Networks:
                 own = 0.4 * rate * min(2.0, step / 0.09) if part == PAINT else rate
                 if part == LEARNED:
                     own = LEARNED_RATE * rate
+                if name in self._settled:
+                    own = 0.0
                 if name in self.identity:
                     a -= own * direction.reshape(-1)[self.basis[name].argsort()]
                 else:

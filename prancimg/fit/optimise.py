@@ -15,7 +15,7 @@ from prancimg.errors import PrancImgError
 from prancimg.fit.adam import GridAdam
 from prancimg.fit.loss import RateDistortion, initial_grids, noisy_soft_round, to_planes
 from prancimg.fit.networks import Networks
-from prancimg.fit.ops.rounding import squash
+from prancimg.fit.rate_term import RateTerm
 from prancimg.fit.rdoq import Fitted, rdoq_order
 from prancimg.fit.setup import NEGLIGIBLE_ERROR, OPTIMISATION, Schedule, Setup, relative_rate
 from prancimg.fit.threads import AdaptiveThreads, one_torch_thread
@@ -42,9 +42,9 @@ class FieldFit:
                 y = initial_grids(self.objective, self.networks.theta0, header)
         self.y = y.requires_grad_()
         self.adam = GridAdam(y, header.pyramid, self.schedule)
+        sampled_blocks = OPTIMISATION.sampled_blocks if self.networks.few else 1
+        self.rate = RateTerm(self.objective, setup.rate_weights, sampled_blocks)
         self.taken, self.threads = 0, AdaptiveThreads()
-        self.active: Tensor | None = None
-        """Which contexts hold anything but zeros; looked up every few steps."""
 
     @property
     def _lmbda_per_bit(self) -> float:
@@ -53,19 +53,18 @@ class FieldFit:
 
     def step(self, number: int) -> None:
         """One step of everything along its gradient, of this number in the schedule."""
-        with self.threads.step(self.taken):
+        with self.threads.step(self.rate.due(self.taken)):
             self._step(number / self.schedule.steps)
         self.taken += 1
 
     def _step(self, done: float) -> None:
         step, r = grid_step(self.header.step), relative_rate(self.header.rate)
+        if done >= OPTIMISATION.synthesis_settled_from:
+            self.networks.settle_synthesis()
         weights, own_bits = self.networks.weights(done >= OPTIMISATION.networks_rounded_from)
         q = noisy_soft_round(self.y, *self.schedule.rounding(done), self.generator)
-        if self.taken % OPTIMISATION.refresh_active_every == 0:
-            self.active = self.objective.active(self.y, weights)
         error = self.objective.distortion(q, weights, step, r)
-        sampling = OPTIMISATION.sampled_blocks if self.networks.few else 1, self.taken
-        bits = self.objective.bits(q, squash(q), weights, r, self.setup.rate_weights, self.active, sampling) + own_bits
+        bits = self.rate.bits(self.taken, self.y, q, weights, r) + own_bits
         loss = error + self._lmbda_per_bit * bits
         if not math.isfinite(loss.item()):
             raise PrancImgError("the fit diverged")

@@ -78,6 +78,7 @@ class SteeredFit(FieldFit):
             counted = self.result().bits_by_pace(self.paces)
             pace, bits = next(iter(counted.items()))
             self.header, self.learned = replace(self.header, pace=pace), bits / max(counted[0], 1e-9)
+            self.paces = [pace] if pace else []  # the next time the others are not worth theirs
         else:
             weights, own_bits, q, r = *self._as_sent(), relative_rate(self.header.rate)
             with torch.no_grad():

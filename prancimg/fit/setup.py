@@ -56,10 +56,15 @@ class Optimisation:
     """Steps from which the noise need not fall further than it does."""
     networks_rounded_from: float = 0.7
     """The share of the steps after which the networks' coefficients are rounded, with a straight-through gradient."""
+    synthesis_settled_from: float = 0.85
+    """And from which those of what paints stay what they are: a late change of one by a step shows all over the
+    picture, and the grids can no longer make up for it."""
+    contexts_every: int = 3
+    """Of so many steps one asks the context model, which takes most of its time; the others go by what it said."""
     sampled_blocks: int = 4
     """One of so many blocks of rows tells the gradient by a context network's matrices, if few coefficients move it."""
-    refresh_active_every: int = 8
-    """Steps after which it is looked up again which contexts are active."""
+    active_every: int = 3
+    """How often the context model is asked before it is looked up again which contexts are active."""
     masking_window: int = 33
     """Side, in pixels, of the window in which the variance of luma is taken."""
     masking_floor: float = 3e-3
@@ -103,7 +108,7 @@ class RateControl:
     """The only ones of a fit with fewer steps than ``long_fit``."""
     coded_surplus: float = 1.0075
     """Bits that are coded relative to those of the loss, whose means and scales are not rounded: 1.002 to 1.014."""
-    paces: dict[int, tuple[int, ...]] = field(default_factory=lambda: {50: (2,), 100: (1, 2, 3)})
+    paces: dict[int, tuple[int, ...]] = field(default_factory=lambda: {50: (3,), 100: (2, 3)})
     """By the least number of steps: the paces of learning that are tried."""
     learned: float = 0.98
     """Bits relative to those of a context model that does not learn, until they are counted."""

@@ -64,8 +64,8 @@ _lock, _before = threading.Lock(), list[int]()
 """Torch's number of threads to give back, once for everyone in :func:`one_torch_thread`: all the same."""
 _turns = threading.RLock()
 """Of fits on the layer that Numba has where it finds neither TBB nor OpenMP: two threads on it end the process."""
-RETRY_EVERY = 24
-"""Steps after which it is tried again how many threads are faster."""
+RETRY_EVERY = 8
+"""Costly steps after which it is tried again how many threads are faster."""
 
 
 class AdaptiveThreads:
@@ -77,12 +77,14 @@ class AdaptiveThreads:
     def __init__(self) -> None:
         self._all = numba.get_num_threads()
         self._seconds: dict[int, float] = {}
+        self._costly = 0
 
     @contextlib.contextmanager
-    def step(self, number: int) -> Iterator[None]:
-        """A step of many alike; every now and then one with all threads and one with one are timed."""
-        trial = {1: self._all, 2: 1}.get(number % RETRY_EVERY)
-        if trial is None or self._all == 1:
+    def step(self, costly: bool) -> Iterator[None]:
+        """A step; every now and then one of the ``costly`` ones with all threads and one with one are timed."""
+        trial = {1: self._all, 2: 1}.get(self._costly % RETRY_EVERY)
+        self._costly += costly
+        if trial is None or self._all == 1 or not costly:
             yield
             return
         numba.set_num_threads(trial)

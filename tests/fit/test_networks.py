@@ -45,3 +45,20 @@ def test_a_fit_adapts_what_it_may(photo, adapted):
         assert sent <= adapted.keys() and bool(sent) == bool(adapted)
         assert fitted.bits(0) < 8 * len(data) < 1.02 * fitted.bits(0) + 8 * 120
     assert error < 90
+
+
+def test_what_paints_settles_on_integers_and_the_rest_goes_on():
+    header = Setup().header(np.zeros((8, 9, 3), np.uint8), 1e-3, adapted=CONTEXTS, seed=3)
+    networks = Networks(Model.of(header), header.tensors, CPU)
+    for a in networks.a.values():
+        a.data.normal_(generator=torch.Generator().manual_seed(0))
+    networks.settle_synthesis()
+    before = {name: a.detach().clone() for name, a in networks.a.items()}
+    for a in networks.a.values():
+        a.grad = torch.ones_like(a)
+    networks.update(1e-2, 0.1)
+    stayed = {name for name, a in networks.a.items() if torch.equal(a, before[name])}
+    assert stayed == {"w0", "b0", "w1", "b1", "scale", "taps", "residual", "learned.paint"}
+    for name in stayed:
+        q = before[name] / networks.step[name]
+        torch.testing.assert_close(q, q.round())

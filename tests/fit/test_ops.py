@@ -8,6 +8,7 @@ from torch.nn.functional import pad
 
 from prancimg.fit.loss import RateDistortion, visibility
 from prancimg.fit.ops.contexts import active_contexts
+from prancimg.fit.ops.rate import held_bits
 from prancimg.fit.ops.resampling import upsample, upsample_add
 from prancimg.fit.ops.rounding import soft_round, squash
 from prancimg.format.layout import CAUSAL, FAR, FIRST, KINDS, LUMA, PARENT, Pyramid
@@ -219,6 +220,21 @@ def test_the_compiled_step_equals_plain_torch(shape, spread, design):
             assert fast.item() == pytest.approx(plain.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["compiled", "plain"])
+@designs
+@pytest.mark.parametrize("shape", SHAPES)
+def test_held_distributions_give_the_bits_they_come_of(shape, design, dtype):
+    torch.manual_seed(1)
+    pyramid = Pyramid(*shape)
+    y = (0.7 * torch.randn(sum(grid.count for grid in pyramid.grids), dtype=dtype)).requires_grad_()
+    weights = {name: w.to(dtype) for name, w in some_weights(design).items()}
+    objective = RateDistortion(torch.zeros(3, *shape[:2], dtype=dtype), pyramid)
+    bits, distributions = objective.rate(y, squash(y.detach()), weights, 0.3, (1.4, 1.0))
+    held, by_q = held_bits(pyramid, y, distributions, (1.4, 1.0))
+    assert held == pytest.approx(bits.item(), rel=1e-6)
+    torch.testing.assert_close(by_q, torch.autograd.grad(bits, y)[0])
+
+
 @designs
 def test_sampled_gradients_are_right_on_average(design):
     torch.manual_seed(2)
@@ -226,7 +242,7 @@ def test_sampled_gradients_are_right_on_average(design):
     y, weights = leaves(0.7 * torch.randn(sum(grid.count for grid in pyramid.grids)), some_weights(design))
     objective = RateDistortion(torch.rand(3, 150, 20), pyramid)
     terms = [
-        objective.bits(y, squash(y), weights, 0.3, sampling=how) for how in ((1, 0), (4, 0), (4, 1), (4, 2), (4, 3))
+        objective.rate(y, squash(y), weights, 0.3, sampling=how)[0] for how in ((1, 0), (4, 0), (4, 1), (4, 2), (4, 3))
     ]
     whole, *parts = (gradients(term, y, weights) for term in terms)
     for name, gradient in whole.items():

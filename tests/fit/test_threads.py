@@ -45,10 +45,12 @@ def test_as_many_threads_as_are_faster(monkeypatch, alone, together, chosen):
     monkeypatch.setattr(threads.numba, "set_num_threads", counts.append)
     monkeypatch.setattr(threads.time, "perf_counter", lambda: clock[0])
     chosen_by_time, used = AdaptiveThreads(), []
-    for number in range(2 * threads.RETRY_EVERY):
-        with chosen_by_time.step(number):
+    for _ in range(2 * threads.RETRY_EVERY):
+        with chosen_by_time.step(True):
             used.append(counts[-1])
             clock[0] += alone if counts[-1] == 1 else together
+        with chosen_by_time.step(False):  # what takes another time tells nothing
+            clock[0] += 100
     trial = threads.RETRY_EVERY
     assert used[1:3] == used[trial + 1 : trial + 3] == [2, 1]
     assert set(used[3 : trial + 1] + used[trial + 3 :]) == {chosen}

@@ -30,6 +30,9 @@ from prancimg.fit.kernels.arithmetic import (
 from prancimg.fit.kernels.contexts import EDGE
 from prancimg.fit.kernels.products import add_product, add_transposed_product
 
+_BLOCK = 4096
+"""Coefficients of a block, where only their distributions matter."""
+
 
 @compiled
 def _laplace(
@@ -170,6 +173,24 @@ def _scatter(out: np.ndarray, first: int, places: np.ndarray, x: np.ndarray, n: 
 
 
 @parallel
+def held_log_probability(unit: float, bounds: np.ndarray, q: np.ndarray, outputs: np.ndarray, g_q: np.ndarray) -> float:
+    """Σ ln P of coefficients q (n) under means and scales ``outputs`` (2, n), held within ``bounds``.
+
+    Its gradient times ``unit`` is written to g_q.
+    """
+    blocks = (len(q) + _BLOCK - 1) // _BLOCK
+    sums = np.zeros(blocks)
+    for block in prange(blocks):
+        here = slice(block * _BLOCK, min(len(q), (block + 1) * _BLOCK))
+        out = outputs[:, here].copy()
+        sums[block] = _laplace(q[here], out, g_q[here], bounds[0], bounds[1], f32(unit), out.shape[1])
+    total = 0.0
+    for block in range(blocks):
+        total += sums[block]
+    return total
+
+
+@parallel
 def grid_log_probability(
     back: bool,
     free: bool,
@@ -185,11 +206,14 @@ def grid_log_probability(
     g_q: np.ndarray,
     g_planes: np.ndarray,
     g_net: tuple[np.ndarray, ...],
+    outputs: np.ndarray,
 ) -> float:
     """Σ ln P of a grid q (h, w); its gradients times ``unit`` are written to g_q and, if ``back``, added to g_net.
 
     The gradients by a and b are left out if ``every`` is 0, and taken of one of so many blocks of rows, in ``turn``,
     if it is more than 1.
+
+    The network's output, mean and scale of every position, is written to outputs (2, h * w).
 
     ``planes`` (p, h + 6, w + 6) are read at ``taps`` (inputs, 3): plane, row and column, 0 to 6; if ``free``, the
     gradient by them is added to g_planes. Where a position is not ``active`` (h, w), zeros are read instead, all at
@@ -237,6 +261,8 @@ def grid_log_probability(
                 n, here = min(TILE, count - start), places[start:]
                 _take(own, flat_q, 0, here, n)
                 fill_rows(out, output_at_zero, n)
+                for i in range(2):
+                    _scatter(outputs[i], 0, here, out[i], n)
                 sums[block] += _laplace(own, out, g_own, low, high, scale, n)
                 _scatter(flat_g_q, 0, here, g_own, n)
                 if back:
@@ -261,6 +287,8 @@ def grid_log_probability(
                     for f in range(len(read)):
                         x[t, f] = flat[read[f] + there[t]]
                 _forward(forward, x, work, n)
+                for i in range(2):
+                    _scatter(outputs[i], 0, here, out[i], n)
                 sums[block] += _laplace(own, out, g_own, low, high, scale, n)
                 _scatter(flat_g_q, 0, here, g_own, n)
                 if back:

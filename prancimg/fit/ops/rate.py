@@ -6,6 +6,7 @@ cost and backward while it is in cache, and nothing of size (hidden, pixels) is 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from prancimg.format.layout import KINDS, Grid, Pyramid, features_of
 from prancimg.format.range_coder import TABLES
 
 _LOW, _HIGH = -16 / 4, (TABLES - 1 - 16) / 4
+_BOUNDS = np.array([_LOW, _HIGH], np.float32)
 _LN2 = math.log(2)
 ContextNetwork = Sequence[Tensor]
 """a (hidden, inputs), bias (components, levels, hidden), b, b0, c, c0."""
@@ -35,8 +37,10 @@ def field_bits(
     rate_weights: Sequence[float] = (1.0,),
     active: Tensor | None = None,
     sampling: tuple[int, int] = (1, 0),
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Bits of all grids by the context model, weighted; ``q``: all coefficients packed, ``u``: those squashed.
+
+    And the means and scales that they come of, which have no gradient: see :func:`held_bits`.
 
     A bit of level l counts for ``rate_weights[l]``, or for the last of them. Where a context is not ``active``
     (:func:`prancimg.fit.ops.contexts.active_contexts`) it is taken for zeros, and so are its gradients: most contexts
@@ -48,7 +52,7 @@ def field_bits(
     if backend.compiled(q):
         net = (tensor for kind in KINDS for tensor in nets[kind])
         return _FieldBits.apply(pyramid, tuple(rate_weights), active, sampling, q, u, *net)  # type: ignore[no-untyped-call,no-any-return]
-    total = q.new_zeros(())
+    total, outputs = q.new_zeros(()), []
     grids, squashed, where = pyramid.split(q), pyramid.split(u), pyramid.split(active)
     for grid in pyramid.grids:
         a, bias, b, b0, c, c0 = nets[KINDS[grid.component > 0]]
@@ -58,10 +62,39 @@ def field_bits(
         read = read - read.detach() * ~where[grid.key].view(-1)
         h = torch.relu(a @ read + bias)
         h = h + torch.relu(b @ h + b0[:, None])
-        mean, scale = c @ h + c0[:, None]
+        mean, scale = output = c @ h + c0[:, None]
+        outputs.append(output.detach().flatten())
         log = _LogProbability.apply(grids[grid.key].reshape(-1), mean, scale)  # type: ignore[no-untyped-call]
         total = total + log * _weight_per_nat(grid, rate_weights)
-    return total
+    return total, torch.cat(outputs)
+
+
+def held_bits(
+    pyramid: Pyramid, q: Tensor, outputs: Tensor, rate_weights: Sequence[float] = (1.0,)
+) -> tuple[float, Tensor]:
+    """Bits of all grids under distributions that are there already, and their gradient by q.
+
+    ``outputs``: grid by grid the means of all its coefficients, then the scales.
+    """
+    total, gradient = 0.0, torch.empty_like(q)
+    grids, by_q = pyramid.split(q.detach()), pyramid.split(gradient)
+    for grid, output in zip(pyramid.grids, _by_grid(pyramid, outputs), strict=True):
+        unit, own = _weight_per_nat(grid, rate_weights), grids[grid.key].view(-1)
+        if backend.compiled(q):
+            total += unit * kernels.held_log_probability(
+                unit, _BOUNDS, *as_arrays(own, output, by_q[grid.key].view(-1))
+            )
+        else:
+            log, slope, _ = laplace(own, *output)
+            total += unit * log.sum().item()
+            by_q[grid.key].view(-1).copy_(unit * slope)
+    return total, gradient
+
+
+def _by_grid(pyramid: Pyramid, outputs: Tensor) -> list[Tensor]:
+    """Means and scales of every grid, (2, h * w), which share the memory of all."""
+    ends = 2 * np.cumsum([0] + [grid.count for grid in pyramid.grids])
+    return [outputs[first:last].view(2, -1) for first, last in itertools.pairwise(ends)]
 
 
 def _weight_per_nat(grid: Grid, rate_weights: Sequence[float]) -> float:
@@ -114,7 +147,7 @@ class _FieldBits(torch.autograd.Function):
         q: Tensor,
         u: Tensor,
         *net: Tensor,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         back, free, arrays = any(ctx.needs_input_grad[5:]), ctx.needs_input_grad[5], as_arrays(q, u, *net)
         every, turn = sampling if any(ctx.needs_input_grad[6:]) else (0, 0)
         gradients = [np.zeros_like(array) for array in arrays[:2]]
@@ -125,24 +158,26 @@ class _FieldBits(torch.autograd.Function):
         read = [features_of(kind, net[0].shape[1]) for kind, net in zip(KINDS, networks, strict=True)]
         nets = [_padded_network(net) for net in networks]
         g_nets = [[np.zeros_like(array) for array in some] for some in nets]
-        bounds, total = np.array([_LOW, _HIGH], np.float32), 0.0
+        outputs, total = q.new_empty(2 * len(q)), 0.0
         contexts = CompiledContexts(pyramid, grids, squashed)
-        for grid in pyramid.grids:
+        for grid, output in zip(pyramid.grids, _by_grid(pyramid, outputs), strict=True):
             chroma, unit = int(grid.component > 0), _weight_per_nat(grid, rate_weights)
             planes = contexts.planes(grid, read[chroma])
             g_planes = np.zeros_like(planes) if free else planes
             at = max(grid.component - 1, 0), grid.level
             net_here, g_here = ((a, bias[at], *rest) for a, bias, *rest in (nets[chroma], g_nets[chroma]))
-            places = where[grid.key], grids[grid.key], planes, net_here, g_grids[grid.key], g_planes, g_here
-            how = back, free, every, turn, unit, bounds, taps(read[chroma])
-            total += unit * kernels.grid_log_probability(*how, *places)
+            places = where[grid.key], grids[grid.key], planes, net_here
+            out = g_grids[grid.key], g_planes, g_here, output.numpy()
+            how = back, free, every, turn, unit, _BOUNDS, taps(read[chroma])
+            total += unit * kernels.grid_log_probability(*how, *places, *out)
             if free:
                 contexts.back(grid, read[chroma], g_planes, g_squashed)
         contexts.finish(g_squashed)
         by_net = [array for some in g_nets for array in some]
         ctx.gradients = [torch.from_numpy(g) for g in gradients]
         ctx.gradients += [torch.from_numpy(g)[tuple(map(slice, t.shape))] for g, t in zip(by_net, net, strict=True)]
-        return q.new_tensor(total)
+        ctx.mark_non_differentiable(outputs)
+        return q.new_tensor(total), outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
