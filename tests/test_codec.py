@@ -378,7 +378,7 @@ def test_the_rate_is_kept_on_pictures_that_are_no_photos(photo):
     lines = np.full((60, 80, 3), 255, np.uint8)
     lines[::7] = lines[:, ::11] = 0
     for image in (lines, rng.integers(0, 256, (60, 80, 3), np.uint8)):
-        data = encode(image, bpp=1, lossless=False)
+        data = encode(image, bpp=1, effort=3, lossless=False)  # of less effort, fewer bytes may be as near to noise
         assert 0.97 * 600 <= len(data) <= 600
 
 

@@ -50,7 +50,7 @@ class Optimisation:
     """How far each of the start's Newton steps goes."""
     start_damping_full_chroma: tuple[float, ...] = (1.0, 1.0, 0.5, 0.3, 0.3)
     """With chroma grids of the picture's size, where whole steps soon diverge: the filter's slope is not one."""
-    short: int = 25
+    short: int = 40
     """Steps of a fit below which the networks learn more slowly: their first directions are unsure."""
     long: int = 110
     """Steps from which the noise need not fall further than it does."""

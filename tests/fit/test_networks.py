@@ -38,7 +38,7 @@ def test_weights_are_those_of_the_decoder(adapted):
 def test_a_fit_adapts_what_it_may(photo, adapted):
     with wide_prior.installed() as number:
         setup = Setup(prior=number, adapted=adapted, rate_weights=(1.0,) * 4, masking=0.0)
-        fitted = fit_field(photo, seed=0, iterations=12, device=CPU, lmbda=5e-4, setup=setup)
+        fitted = fit_field(photo, seed=0, iterations=24, device=CPU, lmbda=5e-4, setup=setup)
         data = file_of(fitted, 0.0)
         error = np.square(decode_array(data).astype(float) - photo).mean()
         sent = {name for name, how in zip(fitted.header.siren.shapes, fitted.header.tensors, strict=True) if how.k}
