@@ -25,7 +25,6 @@ class RateTerm:
     def __init__(self, objective: RateDistortion, rate_weights: Sequence[float], sampled_blocks: int = 1) -> None:
         """``sampled_blocks``: see :class:`~prancimg.fit.setup.Optimisation`."""
         self.objective, self.rate_weights, self.sampled_blocks = objective, rate_weights, sampled_blocks
-        self._asked = 0
         self._active: Tensor | None = None
         self._distributions: Tensor | None = None
         self._by_read: tuple[Tensor, ...] = ()
@@ -45,12 +44,12 @@ class RateTerm:
             assert self._distributions is not None
             held, slope = held_bits(self.objective.pyramid, q, self._distributions, self.rate_weights)
             return _Given.apply(held, (slope, *self._by_read), q, *read)  # type: ignore[no-untyped-call,no-any-return]
-        if self._asked % OPTIMISATION.active_every == 0:
+        asked = step // OPTIMISATION.contexts_every
+        if asked % OPTIMISATION.active_every == 0:
             self._active = self.objective.active(y, weights)
-        sampling = self.sampled_blocks, self._asked
+        sampling = self.sampled_blocks, asked
         bits, self._distributions = self.objective.rate(q, u, weights, r, self.rate_weights, self._active, sampling)
         self._by_read = torch.autograd.grad(bits, read, retain_graph=True)
-        self._asked += 1
         return bits
 
 
