@@ -29,9 +29,7 @@ from prancimg.fit.kernels.arithmetic import (
 )
 from prancimg.fit.kernels.contexts import EDGE
 from prancimg.fit.kernels.products import add_product, add_transposed_product
-
-_BLOCK = 4096
-"""Coefficients of a block, where only their distributions matter."""
+from prancimg.fit.kernels.rounding import BLOCK
 
 
 @compiled
@@ -178,10 +176,10 @@ def held_log_probability(unit: float, bounds: np.ndarray, q: np.ndarray, outputs
 
     Its gradient times ``unit`` is written to g_q.
     """
-    blocks = (len(q) + _BLOCK - 1) // _BLOCK
+    blocks = (len(q) + BLOCK - 1) // BLOCK
     sums = np.zeros(blocks)
     for block in prange(blocks):
-        here = slice(block * _BLOCK, min(len(q), (block + 1) * _BLOCK))
+        here = slice(block * BLOCK, min(len(q), (block + 1) * BLOCK))
         out = outputs[:, here].copy()
         sums[block] = _laplace(q[here], out, g_q[here], bounds[0], bounds[1], f32(unit), out.shape[1])
     total = 0.0
