@@ -46,7 +46,7 @@ def encode(
     psnr: float | None = None,
     model: str = "field",
     effort: int = 5,
-    seed: int | None = None,
+    seed: int = 0,
     device: str = "auto",
     tune: str | None = None,
     lossless: bool | None = None,
@@ -72,7 +72,7 @@ def encode(
         psnr: in dB over RGB: at least that, in as few bytes as this encoder finds.
         model: ``field``, a small network that reads a field of local features, or ``siren``, one global network.
         effort: 1 (fastest) to 9 (best).
-        seed: of the basis, 0 to 2**32-1; by default 0, and for ``siren`` from effort 5 the best of a few.
+        seed: of the basis, 0 to 2**32-1; another seed is another fit.
         device: ``auto``, ``cpu`` or ``cuda``, where the fit runs.
         tune: what ``field`` is fitted for: ``ssim``, to look good (errors count less where the picture is busy, fine
             bits more than coarse ones), or ``psnr``, mean squared error alone. By default ``ssim``, or

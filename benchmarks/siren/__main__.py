@@ -8,10 +8,9 @@ again. The table is written to docs/siren.md.
 pranc      prior θ0, coefficients of a pseudo-random orthogonal basis: what ``prancimg encode --model siren`` writes
 identity   the same prior θ0 and numbers of coefficients, but each moves one weight: the control for the basis
 direct     the same fit, quantisation and coder, all weights of a SIREN from a seeded start
-
-For every image, the first two choose among three numbers of coefficients by fits of an eighth of the steps, as the
-preset chooses among its tries; of direct networks, the best of three sizes after whole fits counts.
 JPEG       Pillow, the better of 4:2:0 and 4:4:4, optimised Huffman tables, the best quality within the bytes
+
+The first two are each the best of three numbers of coefficients, the third of three sizes, all after whole fits.
 """
 
 from __future__ import annotations
@@ -30,9 +29,10 @@ import torch
 from PIL import Image
 
 from prancimg.decoding.decoder import decode_array
-from prancimg.fit.siren_encoder import EFFORTS, Encoded, Plan, fit_to_size, widest
+from prancimg.fit.siren_encoder import EFFORTS, Plan, fit_to_size, widest
 from prancimg.format.layout import Kind
 from prancimg.images.metrics import measure
+from prancimg.network.basis import IDENTITY_UP_TO
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
@@ -62,7 +62,16 @@ def plans(method: str, size: int) -> list[Plan]:
     if method == "direct":
         return [Plan.direct(widest(8 * size / bits, layers)) for bits, layers in SIZES]
     kind = Kind.HADAMARD if method == "pranc" else Kind.IDENTITY
-    return [replace(Plan.of(8.0 * size).scaled(factor), kind=kind) for factor in (0.75, 1, 1.3)]
+    return [replace(scaled(Plan.of(8.0 * size), factor), kind=kind) for factor in (0.75, 1, 1.3)]
+
+
+def scaled(plan: Plan, factor: float) -> Plan:
+    """The plan with ``factor`` times the coefficients of the large tensors."""
+    counts = [
+        k if n <= IDENTITY_UP_TO else min(n, round(factor * k))
+        for k, n in zip(plan.counts, plan.siren.sizes, strict=True)
+    ]
+    return replace(plan, counts=tuple(counts))
 
 
 def case(path: str, bpp: float, method: str, effort: int) -> dict[str, Any]:
@@ -78,15 +87,11 @@ def case(path: str, bpp: float, method: str, effort: int) -> dict[str, Any]:
             return {**point, "bytes": None}
         picture = np.asarray(Image.open(io.BytesIO(data)))
     else:
-        steps, whole = EFFORTS[effort], method == "direct"
-
-        def fit(plan: Plan, steps: int) -> tuple[Plan, Encoded]:
-            return plan, fit_to_size(image, plan, 0, size, steps, torch.device("cpu"))
-
-        made = [fit(plan, steps if whole else steps // 8) for plan in plans(method, size)]
+        made = [
+            (plan, fit_to_size(image, plan, 0, size, EFFORTS[effort], torch.device("cpu")))
+            for plan in plans(method, size)
+        ]
         plan, best = min(made, key=lambda pair: pair[1].error)
-        if not whole:
-            plan, best = fit(plan, steps)
         data, picture = best.data, decode_array(best.data)
         point |= {"hidden": plan.siren.hidden, "layers": plan.siren.layers, "k": sum(plan.counts)}
         point["tried"] = [

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from benchmarks.siren.__main__ import TABLE, insert
+from benchmarks.siren.__main__ import TABLE, insert, scaled
 from prancimg.fit.siren_encoder import Plan, fit_to_size, widest
 from prancimg.format.layout import Kind
 
@@ -31,8 +31,8 @@ def variants(size: int) -> dict[str, Plan]:
     return {
         "prior, Hadamard basis (the preset)": plan,
         "identity basis, as many coefficients": replace(plan, kind=Kind.IDENTITY),
-        "0.5 x the coefficients": plan.scaled(0.5),
-        "2 x the coefficients": plan.scaled(2),
+        "0.5 x the coefficients": scaled(plan, 0.5),
+        "2 x the coefficients": scaled(plan, 2),
         "all coefficients (k = D)": Plan.direct(plan.siren, plan.prior),
         "no prior": replace(plan, prior=0),
         "no prior, direct weights, 4.4 bits each": Plan.direct(widest(8 * size / 4.4, 5)),

@@ -141,8 +141,9 @@ def _add_encoding(added: argparse.ArgumentParser) -> None:
     added.add_argument(
         "--seed",
         type=_number(int, 0, 2**32 - 1),
+        default=0,
         metavar="N",
-        help="basis seed (default: 0; siren: the best of a few)",
+        help="basis seed (default: 0)",
     )
     added.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to fit")
     added.add_argument(

@@ -56,7 +56,7 @@ class Options:
 
     model: str = "field"
     effort: int = 5
-    seed: int | None = None
+    seed: int = 0
     device: str = "auto"
     tune: str | None = None
 
@@ -67,9 +67,8 @@ class Options:
             raise PrancImgError(f"cannot tune for {self.tune!r} ({', '.join(TUNES)})")
         if self.effort not in range(1, 10):
             raise PrancImgError(f"effort {self.effort} is not a whole number from 1 to 9")
-        if self.seed is not None:
-            object.__setattr__(self, "seed", whole_number("seed", self.seed))
-        if self.seed is not None and not 0 <= self.seed < 1 << 32:
+        object.__setattr__(self, "seed", whole_number("seed", self.seed))
+        if not 0 <= self.seed < 1 << 32:
             raise PrancImgError(f"seed {self.seed} is not between 0 and 2**32-1")
         if self.device not in ("auto", "cpu", "cuda"):
             raise PrancImgError(f"device {self.device!r} is not one of auto, cpu, cuda")
@@ -85,7 +84,7 @@ def encode_array(image: np.ndarray, target: Target, options: Options, progress: 
     search: Search
     if options.model == "field":
         setup = TUNES[options.tune or ("ssim" if target.psnr is None else "psnr")]
-        search = FieldSearch(image, options.effort, options.seed or 0, device, progress, setup)
+        search = FieldSearch(image, options.effort, options.seed, device, progress, setup)
     else:
         search = SirenSearch(image, options.effort, options.seed, device, progress)
     if target.psnr is not None:

@@ -48,14 +48,6 @@ class Plan:
         """The control: every weight, no basis."""
         return Plan(siren, prior, Kind.IDENTITY, tuple(siren.sizes))
 
-    def scaled(self, factor: float) -> Plan:
-        """The plan with ``factor`` times the coefficients of the large tensors."""
-        counts = [
-            k if n <= IDENTITY_UP_TO else min(n, round(factor * k))
-            for k, n in zip(self.counts, self.siren.sizes, strict=True)
-        ]
-        return replace(self, counts=tuple(counts))
-
     @staticmethod
     def of(bits: float, prior: int = PRIOR) -> Plan:
         """What served best for a budget of bits on the photographs that the prior was trained on."""
@@ -94,12 +86,12 @@ class Encoded:
 
 
 class SirenSearch(Search):
-    """By one or more fits to a size."""
+    """By a fit to a size, or by several."""
 
     model = "siren"
 
     def __init__(
-        self, image: np.ndarray, effort: int, seed: int | None, device: torch.device, progress: Progress | None
+        self, image: np.ndarray, effort: int, seed: int, device: torch.device, progress: Progress | None
     ) -> None:
         super().__init__(image, effort, device, progress)
         self.seed, self.done = seed, 0.0
@@ -145,26 +137,14 @@ class SirenSearch(Search):
         """The best file of at most ``size`` bytes; ``share`` is its part of the progress to report."""
         nothing = replace(header := _header(self.image, Plan.of(0), 0), tensors=(Coded(0),) * len(header.tensors))
         self.check_size(size, len(_file(nothing, [])))
-        plan, count = Plan.of(8.0 * size, self.prior), EFFORTS[self.effort]
-        tries = _tries(self.effort, self.seed)
-        probe = count // 8 if len(tries) > 1 else 0
-        total, began = count + probe * len(tries), self.done
+        began = self.done
 
-        def run(attempt: tuple[int, float], iterations: int) -> Encoded:
-            (seed, factor), start = attempt, self.done
+        def advance(part: float) -> None:
+            self.done = began + share * part
+            self.report(self.done)
 
-            def advance(part: float) -> None:
-                self.done = start + share * part * iterations / total
-                self.report(self.done)
-
-            return fit_to_size(self.image, plan.scaled(factor), seed, size, iterations, self.device, advance)
-
-        best = tries[0]
-        if probe:  # networks vary between seeds: a short fit of each try, and the best goes on
-            best = min(tries, key=lambda each: run(each, probe).error)
-        result = run(best, count)
-        self.done = began + share
-        return result
+        plan = Plan.of(8.0 * size, self.prior)
+        return fit_to_size(self.image, plan, self.seed, size, EFFORTS[self.effort], self.device, advance)
 
     def _ladder(self) -> Iterator[Encoded]:
         """Files of doubling size, up to the largest that a fit is worth."""
@@ -243,9 +223,3 @@ def _header(image: np.ndarray, plan: Plan, seed: int) -> Header:
 
 def _file(header: Header, alpha: Sequence[np.ndarray]) -> bytes:
     return bitstream.write(network_segments(header, alpha))
-
-
-def _tries(effort: int, seed: int | None) -> list[tuple[int, float]]:
-    """Seeds and numbers of coefficients, relative to the plan's, that compete."""
-    seeds = [seed] if seed is not None else [0] if effort < 5 else [0, 1]
-    return [(each, factor) for each in seeds for factor in ((1.0,) if effort < 7 else (0.75, 1.0, 1.3))]
