@@ -30,6 +30,9 @@ BATCH = 6144
 """Pixels a step."""
 LEARNING_RATE = 0.04
 """Learning rate, in units of each tensor."""
+CALMER_FROM = 200
+"""Steps from which a network that moves in fewer directions than it has weights learns more slowly, see
+docs/siren.md; where every weight has a coefficient that was no help."""
 ROUNDED_FROM = 0.8
 """The share of the steps after which coefficients are rounded instead of blurred by noise."""
 
@@ -76,6 +79,8 @@ def fit_siren(
     log_spread = torch.full((len(names),), 1.0 if 3 * sum(counts) < bits else 0.0, device=device)
     owner = torch.repeat_interleave(torch.tensor(counts)).to(device)
     soap, table_soap, lmbda = Soap(len(names)), Soap(2, beta2=0.95), _SteeredLmbda(bits, iterations)
+    whole = sum(counts) == sum(siren.sizes)
+    highest = LEARNING_RATE if whole else LEARNING_RATE * min(1.0, (CALMER_FROM / iterations) ** 0.4)
     generator = torch.Generator(device).manual_seed(0)
     error_mean, hard = 0.0, False
     for i in range(iterations):
@@ -103,7 +108,7 @@ def fit_siren(
         lmbda.follow(spent.item(), done)
         with torch.no_grad():
             assert flat.grad is not None and table.grad is not None
-            rate = LEARNING_RATE * min(1.0, i / 30) * learning_rate(done)
+            rate = highest * min(1.0, i / 30) * learning_rate(done)
             # The gradient in weight space, as far as the basis reaches; its direction, pulled back.
             gradients = [offsets(t, g) for t, g in enumerate(torch.split(flat.grad, list(counts)))]
             for t, direction in enumerate(soap.directions(gradients)):
