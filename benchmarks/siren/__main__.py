@@ -5,7 +5,7 @@
 Every figure comes from a real file, decoded by the decoder. Finished cases are kept in results.json and not computed
 again. The table is written to docs/siren.md.
 
-pranc      prior θ0, coefficients of a pseudo-random orthogonal basis: what ``prancimg encode --model siren`` writes
+pranc      prior θ0, coefficients of a pseudo-random orthogonal basis: networks of ``prancimg encode --model siren``
 identity   the same prior θ0 and numbers of coefficients, but each moves one weight: the control for the basis
 direct     the same fit, quantisation and coder, all weights of a SIREN from a seeded start
 JPEG       Pillow, the better of 4:2:0 and 4:4:4, optimised Huffman tables, the best quality within the bytes

@@ -79,8 +79,7 @@ def fit_siren(
     log_spread = torch.full((len(names),), 1.0 if 3 * sum(counts) < bits else 0.0, device=device)
     owner = torch.repeat_interleave(torch.tensor(counts)).to(device)
     soap, table_soap, lmbda = Soap(len(names)), Soap(2, beta2=0.95), _SteeredLmbda(bits, iterations)
-    whole = sum(counts) == sum(siren.sizes)
-    highest = LEARNING_RATE if whole else LEARNING_RATE * min(1.0, (CALMER_FROM / iterations) ** 0.4)
+    calmer = 1.0 if sum(counts) == sum(siren.sizes) else min(1.0, (CALMER_FROM / iterations) ** 0.4)
     generator = torch.Generator(device).manual_seed(0)
     error_mean, hard = 0.0, False
     for i in range(iterations):
@@ -108,7 +107,7 @@ def fit_siren(
         lmbda.follow(spent.item(), done)
         with torch.no_grad():
             assert flat.grad is not None and table.grad is not None
-            rate = highest * min(1.0, i / 30) * learning_rate(done)
+            rate = LEARNING_RATE * calmer * min(1.0, i / 30) * learning_rate(done)
             # The gradient in weight space, as far as the basis reaches; its direction, pulled back.
             gradients = [offsets(t, g) for t, g in enumerate(torch.split(flat.grad, list(counts)))]
             for t, direction in enumerate(soap.directions(gradients)):

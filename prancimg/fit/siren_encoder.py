@@ -134,7 +134,7 @@ class SirenSearch(Search):
         return best.data
 
     def _fit(self, size: int, share: float) -> Encoded:
-        """The best file of at most ``size`` bytes; ``share`` is its part of the progress to report."""
+        """A file of at most ``size`` bytes; ``share`` is the fit's part of the progress to report."""
         nothing = replace(header := _header(self.image, Plan.of(0), 0), tensors=(Coded(0),) * len(header.tensors))
         self.check_size(size, len(_file(nothing, [])))
         began = self.done
