@@ -172,7 +172,8 @@ def _random_prefix(k: int, random: torch.Generator) -> int:
 def prune(model: nn.Module, keep: int) -> Callable[[float], None]:
     """What to call after every step so that only ``keep`` weights are left after half of the training.
 
-    The smallest weights of the whole network go, more and more of them (Zhu and Gupta, 2017); norms stay.
+    The least weights of the whole network go, more and more of them (Zhu and Gupta, 2017), each measured against
+    those of its own tensor that are larger (LAMP: Lee et al., ICLR 2021), so no tensor is emptied; norms stay.
     """
     tensors = [p for p in model.parameters() if p.dim() > 1]
     size = sum(p.numel() for p in tensors)
@@ -180,12 +181,18 @@ def prune(model: nn.Module, keep: int) -> Callable[[float], None]:
     @torch.no_grad()
     def after_step(done: float) -> None:
         left = keep + (size - keep) * (1 - min(1, 2 * done)) ** 3
-        magnitudes = torch.cat([p.abs().flatten() for p in tensors])
-        least = magnitudes.kthvalue(max(1, size - round(left) + 1)).values
-        for p in tensors:
-            p *= p.abs() >= least
+        scores = [_layer_adaptive(p) for p in tensors]
+        least = torch.cat([s.flatten() for s in scores]).kthvalue(max(1, size - round(left) + 1)).values
+        for p, s in zip(tensors, scores, strict=True):
+            p *= s >= least
 
     return after_step
+
+
+def _layer_adaptive(tensor: Tensor) -> Tensor:
+    """Of every weight, its square over the sum of the squares of those in the tensor that are no smaller."""
+    squares, order = tensor.square().flatten().sort(descending=True)
+    return torch.empty_like(squares).scatter_(0, order, squares / (squares.cumsum(0) + 1e-30)).view_as(tensor)
 
 
 def entries_kept(size: int, budget: int) -> int:

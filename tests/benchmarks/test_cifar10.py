@@ -189,16 +189,22 @@ def test_a_checkpoint_that_is_none_is_one_line(pictures, tmp_path, garbage):
         train.train(NETWORKS["lenet"](2, width=0.2), pictures, Plan(1, 16, 0.01), tmp_path / "model.pt", "")
 
 
-def test_pruning_leaves_as_many_weights_as_asked():
+def test_pruning_leaves_as_many_weights_as_asked_and_some_of_every_tensor():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 10))
-    largest = torch.cat([module[0].weight.flatten(), module[2].weight.flatten()]).abs().sort().values[-50:]
+    tensors = [p for p in module.parameters() if p.dim() > 1]
+    with torch.no_grad():
+        tensors[1] /= 1000  # by magnitude alone nothing of it would be left
+    before = [p.detach().clone() for p in tensors]
     after_step = prune(module, 50)
     after_step(0.1)
-    assert 50 < sum(int((p != 0).sum()) for p in module.parameters() if p.dim() > 1) < 800
+    assert 50 < sum(int((p != 0).sum()) for p in tensors) < 800
     after_step(0.5)
-    left = torch.cat([p[p != 0].abs() for p in module.parameters() if p.dim() > 1])
-    assert torch.equal(left.sort().values, largest)
+    left = [int((p != 0).sum()) for p in tensors]
+    assert sum(left) == 50 and min(left) >= 10
+    for p, was, number in zip(tensors, before, left, strict=True):
+        largest = was.abs().flatten().sort().values[-number:]
+        assert torch.equal(p[p != 0].abs().sort().values, largest)
 
 
 def test_files_of_a_budget(pictures):
