@@ -10,7 +10,8 @@ identity   the same prior θ0 and numbers of coefficients, but each moves one we
 direct     the same fit, quantisation and coder, all weights of a SIREN from a seeded start
 JPEG       Pillow, the better of 4:2:0 and 4:4:4, optimised Huffman tables, the best quality within the bytes
 
-The first two are each the best of three numbers of coefficients, the third of three sizes, all after whole fits.
+The first two are each the best of two starts and numbers of coefficients, three in all, the third of three sizes, all
+after whole fits.
 """
 
 from __future__ import annotations
@@ -56,13 +57,16 @@ def jpeg(image: np.ndarray, size: int) -> bytes | None:
 SIZES = ((4.4, 8), (5.5, 8), (6.5, 7))
 """Bits for each weight, and layers, of direct networks: what served best on photographs, see docs/siren.md."""
 
+STARTS = ((5, 0.75), (5, 1), (4, 1))
+"""Priors of the other two, and times the usual number of coefficients."""
+
 
 def plans(method: str, size: int) -> list[Plan]:
     """The networks that a method may use for a file of ``size`` bytes."""
     if method == "direct":
         return [Plan.direct(widest(8 * size / bits, layers)) for bits, layers in SIZES]
     kind = Kind.HADAMARD if method == "pranc" else Kind.IDENTITY
-    return [replace(scaled(Plan.of(8.0 * size), factor), kind=kind) for factor in (0.75, 1, 1.3)]
+    return [replace(scaled(Plan.of(8.0 * size, prior), factor), kind=kind) for prior, factor in STARTS]
 
 
 def scaled(plan: Plan, factor: float) -> Plan:
@@ -95,7 +99,8 @@ def case(path: str, bpp: float, method: str, effort: int) -> dict[str, Any]:
         data, picture = best.data, decode_array(best.data)
         point |= {"hidden": plan.siren.hidden, "layers": plan.siren.layers, "k": sum(plan.counts)}
         point["tried"] = [
-            {"hidden": p.siren.hidden, "layers": p.siren.layers, "k": sum(p.counts), "psnr": e.psnr} for p, e in made
+            {"hidden": p.siren.hidden, "layers": p.siren.layers, "prior": p.prior, "k": sum(p.counts), "psnr": e.psnr}
+            for p, e in made
         ]
     seconds = time.perf_counter() - began
     return {**point, "bytes": len(data), **measure(image, picture), "seconds": round(seconds, 1)}

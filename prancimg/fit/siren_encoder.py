@@ -21,7 +21,7 @@ from prancimg.network.basis import IDENTITY_UP_TO
 from prancimg.network.prior import load_prior
 from prancimg.network.siren import render
 
-PRIOR, SHALLOW_PRIOR = 4, 1
+PRIOR, SHALLOW_PRIOR = 5, 1
 """The priors that the encoder starts from: one of eight layers; for short fits one of five, which settle sooner."""
 SHORT = 3
 """The last effort whose fits are short."""

@@ -24,6 +24,16 @@ def test_the_shipped_priors_are_the_ones_of_the_format():
         }
 
 
+def test_a_slower_prior_is_another_one_but_for_half_of_its_frequencies():
+    for number, base in prior.SLOWER.items():
+        (siren, theta0, _), (expected, original, _) = load_prior(number), load_prior(base)
+        assert siren == expected
+        w0, before = (t["w0"].reshape(siren.shapes["w0"]) for t in (theta0, original))
+        half = siren.hidden // 2
+        assert (w0[:half] == before[:half] * 3 // 8).all() and (w0[half:] == before[half:]).all()
+        assert all((theta0[name] == original[name]).all() for name in siren.shapes if name != "w0")
+
+
 def test_packing_keeps_sixteen_bits_of_every_tensor():
     siren, rng = Siren(5, 2), np.random.default_rng(0)
     tensors = {name: rng.normal(0, 10.0**-i, shape) for i, (name, shape) in enumerate(siren.shapes.items())}
