@@ -135,13 +135,17 @@ def lossless(payload):
 
 # Header and network
 
-DESIGNS = {3: (64, {"luma": 32, "chroma": 16, "paint": 8})}
-"""By prior: the units of its wide context networks, and the number of learned directions by part."""
+DESIGNS = {3: (64, {"luma": 32, "chroma": 16, "paint": 8}), 5: (24, {f"w{layer}": 16 for layer in range(1, 8)})}
+"""By prior: the units of its context networks, and the number of learned directions by part or tensor."""
 NEAR = 24, {}
 
 
 def part_of(name):
     return name.partition(".")[0] if "." in name else "paint"
+
+
+def mover(name, prior):
+    return f"learned.{name if name in DESIGNS.get(prior, NEAR)[1] else part_of(name)}"
 
 
 def shapes_of(hidden, layers, channels, prior):
@@ -156,7 +160,7 @@ def shapes_of(hidden, layers, channels, prior):
         shapes.append(("residual", (3, 27)))
         for kind, components, near, wide in (("luma", 1, 16, 39), ("chroma", 2, 22, 52)):
             shapes += [
-                (f"{kind}.a", (units, wide if prior in DESIGNS else near)),
+                (f"{kind}.a", (units, wide if units > 24 else near)),
                 (f"{kind}.bias", (components, 7, units)),
                 (f"{kind}.slope", (7, units)),
                 (f"{kind}.b", (units, units)),
@@ -331,8 +335,7 @@ def read_prior(number):
 
 
 def theta0_from_prior(h):
-    slower = h["prior"] == 5
-    data = read_prior(4 if slower else h["prior"])
+    data = read_prior(h["prior"])
     if (int.from_bytes(data[:2], "little"), data[2], data[3]) != (h["hidden"], h["layers"], h["channels"]):
         raise Bad("another network")
     own = [(name, size) for name, size, *_ in h["tensors"] if part_of(name) != "learned"]
@@ -343,14 +346,11 @@ def theta0_from_prior(h):
             [int.from_bytes(data[at + 2 * i : at + 2 * i + 2], "little", signed=True) << shift for i in range(size)]
         )
         at += 2 * size
-    if slower:
-        half = len(tensors[0]) // 2
-        tensors[0][:half] = [3 * entry // 8 for entry in tensors[0][:half]]
     directions = {}
     for part, number in DESIGNS.get(h["prior"], NEAR)[1].items():
         tensors.append([0] * number)
         for name, size in own:
-            if part_of(name) == part:
+            if mover(name, h["prior"]) == f"learned.{part}":
                 shifts, at = data[at : at + number], at + number
                 directions[name] = []
                 for shift in shifts:
@@ -815,7 +815,7 @@ def decode(data, picture=True):
         offsets = times_basis(0 if k == size else h["kind"], t, size, a, h["seed"]) if k else [0] * size
         theta[name] = [v + s * o for v, o in zip(start, offsets, strict=True)]
     for name, columns in directions.items():
-        for beta, (entries, shift) in zip(theta[f"learned.{part_of(name)}"], columns, strict=True):
+        for beta, (entries, shift) in zip(theta[mover(name, h["prior"])], columns, strict=True):
             theta[name] = [v + (entry * beta >> shift) for v, entry in zip(theta[name], entries, strict=True)]
     q, grids, levels = {}, [], 0
     if h["channels"]:

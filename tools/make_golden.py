@@ -165,7 +165,7 @@ RECIPES: dict[str, Callable[[], bytes]] = {
     "siren-popcount": lambda: fitted(with_prior(Kind.POPCOUNT, 200), 700),
     "siren-identity": lambda: fitted(with_prior(Kind.IDENTITY, 16), 900),
     "siren-deep": lambda: fitted(with_prior(Kind.HADAMARD, 64, 4), 1000),
-    "siren-slower": lambda: fitted(with_prior(Kind.HADAMARD, 64, 5), 1000),
+    "siren-learned": lambda: fitted(with_prior(Kind.HADAMARD, 64, 5), 1000),
     "siren-pixel": lambda: fitted(Plan.direct(widest(24, 1)), 90, 1, 1),
     "siren-extremes": extremes,
     "siren-more": lambda: with_more((FOLDER / "siren-seeded.prc").read_bytes()),

@@ -11,7 +11,7 @@ from prancimg.errors import PrancImgError
 from prancimg.format import bitstream
 from prancimg.format.bitstream import Damage, Segment
 from prancimg.format.header import Coded, Header, step_size
-from prancimg.format.layout import Kind, Siren, learned_by, levels_in_words
+from prancimg.format.layout import Kind, Siren, levels_in_words
 from prancimg.format.range_coder import Decoder
 from prancimg.network import context
 from prancimg.network.basis import Block, expand_block
@@ -64,7 +64,7 @@ class Model:
                 offsets = expand_block(self.seed, i, self.blocks[i], a.astype(np.float64)).astype(np.int64)
                 theta[name] = theta[name] + step_size(how.step) * offsets
         for name, directions in self.directions.items():
-            theta[name] = theta[name] + directions.along(theta[learned_by(name)])
+            theta[name] = theta[name] + directions.along(theta[self.siren.design.learned_by(name)])
         return theta
 
 

@@ -60,13 +60,18 @@ def fit_siren(
     """Fit ``counts[t]`` coefficients of every tensor t to a picture (H, W, 3) uint8, to take ``bits`` bits together."""
     siren, shapes = model.siren, model.siren.shapes
     names = list(shapes)
-    samples = _Samples(image, bits, device)
+    samples = Samples(image, bits, device)
     theta0 = {
         name: torch.from_numpy(tensor / 2.0**FRACTION).to(device, torch.float32)
         for name, tensor in model.theta0.items()
     }
+    learned = {
+        name: torch.from_numpy(along.entries / 2.0**along.shifts).to(device, torch.float32)
+        for name, along in model.directions.items()
+    }
     # What a coefficient of 1 changes: frequencies move more than phases, the readout less than the layers before it.
-    unit = [4.0, 2.0] + [1.0] * (len(names) - 4) + [0.5, 0.5]
+    special = {"w0": 4.0, "b0": 2.0, f"w{siren.layers}": 0.5, f"b{siren.layers}": 0.5}
+    unit = [special.get(name, 1.0) for name in names]
     norm = [column_norm(block) for block in model.blocks]
     scale = np.log(unit) - np.log(norm)  # the log of a step in the file, less that of a step in units
 
@@ -98,6 +103,8 @@ def fit_siren(
             name: theta0[name].view(s) + unit[t] * offsets(t, parts[t])
             for t, (name, s) in enumerate(siren.shapes.items())
         }
+        for name, along in learned.items():
+            weights[name] = weights[name] + (weights[siren.design.learned_by(name)] @ along).view(shapes[name])
         inputs, target = samples.draw()
         error = (forward(siren, weights, inputs) - target).square().mean()
         if not math.isfinite(error.item() + spent.item()):
@@ -142,7 +149,7 @@ class _SteeredLmbda:
             self.value = min(20 / self.bits, max(0.005 / self.bits, moved))
 
 
-class _Samples:
+class Samples:
     """Minibatches of a picture: lattices of about BATCH pixels, shifted at random."""
 
     def __init__(self, image: np.ndarray, bits: float, device: torch.device) -> None:

@@ -13,7 +13,7 @@ from prancimg.fit.ops.rate import laplace_bits
 from prancimg.fit.soap import Soap
 from prancimg.format import range_coder
 from prancimg.format.header import Coded, step_size
-from prancimg.format.layout import LEARNED, PAINT, Kind, learned_by, part_of
+from prancimg.format.layout import LEARNED, PAINT, Kind, part_of
 from prancimg.network import basis
 from prancimg.network.siren import FRACTION
 
@@ -56,10 +56,11 @@ class Networks:
         sizes = torch.tensor([len(a) for a in self.a.values()], dtype=torch.long, device=device)
         self._sizes, self._tensor = sizes, torch.repeat_interleave(torch.arange(len(sizes), device=device), sizes)
         self._steps = torch.tensor(list(self.step.values()), device=device)[self._tensor]
+        self._learned_by = model.siren.design.learned_by
         self.directions = {
             name: torch.from_numpy(along.entries / 2.0**along.shifts).to(device, torch.float32)
             for name, along in model.directions.items()
-            if learned_by(name) in self.a
+            if self._learned_by(name) in self.a
         }
         """Learned ones of the tensors whose part uses any, (m, size)."""
         self._settled: frozenset[str] = frozenset()
@@ -84,7 +85,7 @@ class Networks:
         for name, a in zip(self.a, moved, strict=True):
             weights[name] = weights[name] + self._expand(name, a).view(self.shapes[name])
         for name, along in self.directions.items():
-            weights[name] = weights[name] + (weights[learned_by(name)] @ along).view(self.shapes[name])
+            weights[name] = weights[name] + (weights[self._learned_by(name)] @ along).view(self.shapes[name])
         return weights, laplace_bits(q, (mean + 0.1)[self._tensor]).sum()
 
     def settle_synthesis(self) -> None:

@@ -94,12 +94,16 @@ class Design:
     units: int = 24
     """Units of a layer of the context networks, a multiple of 4."""
     learned: tuple[tuple[str, int], ...] = ()
-    """The parts of the network that have directions learned with the prior, and how many."""
+    """The parts of the network, or single tensors, that have directions learned with the prior, and how many."""
 
     @property
     def features(self) -> dict[str, Features]:
         """What the context networks read."""
         return WIDE if self.wide else NEAR
+
+    def learned_by(self, tensor: str) -> str:
+        """The name of the tensor of learned coefficients that move a tensor, if there are any."""
+        return f"{LEARNED}.{tensor if any(tensor == name for name, _ in self.learned) else part_of(tensor)}"
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -122,7 +126,10 @@ LEARNED = "learned"
 PAINT = "paint"
 """The part of the network that is not the context model's; the other two are its ``KINDS``."""
 FIRST = Design()
-DESIGNS = {3: Design(wide=True, units=64, learned=(("luma", 32), ("chroma", 16), (PAINT, 8)))}
+DESIGNS = {
+    3: Design(wide=True, units=64, learned=(("luma", 32), ("chroma", 16), (PAINT, 8))),
+    5: Design(learned=tuple((f"w{layer}", 16) for layer in range(1, 8))),
+}
 """By the number of the prior; the others have the first one."""
 NEUTRAL_RATE, MAX_RATE = 128, 255
 """Rate indices: that of λ = 0.001, sixteen more for every doubling; and the greatest."""
@@ -250,11 +257,6 @@ class Siren:
     def of(prior: int, hidden: int, layers: int, channels: int) -> Siren:
         """The network of a header."""
         return Siren(hidden, layers, channels, DESIGNS.get(prior, FIRST))
-
-
-def learned_by(tensor: str) -> str:
-    """The name of the tensor of learned coefficients that move a tensor."""
-    return f"{LEARNED}.{part_of(tensor)}"
 
 
 def part_of(tensor: str) -> str:

@@ -17,10 +17,9 @@ _DIGESTS = {
     2: "7d753b1a821b7f04960e584d2ae2b071bfdc0a5d4391a75e044b50ee6b544fff",
     3: "e4ca735e527f99d104ed89e45246374f99807d7fa8b9023e4fba5230a5752abf",
     4: "039f134445c9502e29644e3eff179b749f72d0a29c3530054bc52c9905ef4deb",
+    5: "f64e0c9295dc1a57b750899a4b0245f6af5271d5b0617b870432ddb71bf369f7",
 }
-"""SHA-256 of data/siren-N.bin for every prior number N that has a file."""
-SLOWER = {5: 4}
-"""Priors made from others: half of the first layer's units have three eighths of their frequencies."""
+"""SHA-256 of data/siren-N.bin for every prior number N."""
 
 
 class Prior(NamedTuple):
@@ -50,8 +49,6 @@ class Directions(NamedTuple):
 @lru_cache(maxsize=4)
 def load_prior(number: int) -> Prior:
     """A prior that ships with the format."""
-    if number in SLOWER:
-        return _slower(load_prior(SLOWER[number]))
     if number not in _DIGESTS:
         raise PrancImgError(f"the file needs prior {number}, which this version does not have")
     import hashlib  # telling what a file holds should not wait for it
@@ -60,12 +57,6 @@ def load_prior(number: int) -> Prior:
     if hashlib.sha256(data).hexdigest() != _DIGESTS[number]:
         raise PrancImgError(f"the installed prior {number} is damaged: reinstall prancimg")
     return unpack_prior(data, DESIGNS.get(number, FIRST))
-
-
-def _slower(prior: Prior) -> Prior:
-    w0 = prior.theta0["w0"].copy()
-    w0[: len(w0) // 2] = 3 * w0[: len(w0) // 2] >> 3
-    return prior._replace(theta0={**prior.theta0, "w0": w0})
 
 
 def _read(number: int) -> bytes:
@@ -85,11 +76,16 @@ def unpack_prior(data: bytes, design: Design = FIRST) -> Prior:
         at += 2 * sizes[name]
     directions = {}
     for part, number in design.learned:
-        for name in filter(lambda name: part_of(name) == part, own):
+        for name in moved_by(siren, part):
             shifts, entries = data[at : at + number], data[at + number : (at := at + number * (1 + sizes[name]))]
             columns = np.frombuffer(entries, np.int8).reshape(number, sizes[name])
             directions[name] = Directions(columns, np.array([*shifts], np.int64)[:, None])
     return Prior(siren, tensors, directions)
+
+
+def moved_by(siren: Siren, part: str) -> list[str]:
+    """The tensors that a design's learned coefficients move, in order."""
+    return [name for name in siren.shapes if siren.design.learned_by(name) == f"{LEARNED}.{part}"]
 
 
 def pack_prior(siren: Siren, tensors: Mapping[str, np.ndarray], directions: Mapping[str, np.ndarray] = {}) -> bytes:
@@ -105,7 +101,7 @@ def pack_prior(siren: Siren, tensors: Mapping[str, np.ndarray], directions: Mapp
             head += bytes([shift])
             body += np.clip(units + (1 << shift >> 1) >> shift, -(1 << 15), (1 << 15) - 1).astype("<i2").tobytes()
     for part, _ in siren.design.learned:
-        for name in filter(lambda name: part_of(name) == part, siren.shapes):
+        for name in moved_by(siren, part):
             most = np.maximum(np.abs(directions[name]).max(1), 2.0**-30)
             shifts = np.clip(np.floor(np.log2(127 / most)), 0, 30)
             body += shifts.astype(np.uint8).tobytes()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from prancimg.errors import PrancImgError
-from prancimg.format.layout import Siren
+from prancimg.format.layout import Design, Siren
 from prancimg.network import prior
 from prancimg.network.prior import load_prior, pack_prior, unpack_prior
 from prancimg.network.siren import FRACTION, coordinates, forward, to_floats
@@ -24,16 +24,6 @@ def test_the_shipped_priors_are_the_ones_of_the_format():
         }
 
 
-def test_a_slower_prior_is_another_one_but_for_half_of_its_frequencies():
-    for number, base in prior.SLOWER.items():
-        (siren, theta0, _), (expected, original, _) = load_prior(number), load_prior(base)
-        assert siren == expected
-        w0, before = (t["w0"].reshape(siren.shapes["w0"]) for t in (theta0, original))
-        half = siren.hidden // 2
-        assert (w0[:half] == before[:half] * 3 // 8).all() and (w0[half:] == before[half:]).all()
-        assert all((theta0[name] == original[name]).all() for name in siren.shapes if name != "w0")
-
-
 def test_packing_keeps_sixteen_bits_of_every_tensor():
     siren, rng = Siren(5, 2), np.random.default_rng(0)
     tensors = {name: rng.normal(0, 10.0**-i, shape) for i, (name, shape) in enumerate(siren.shapes.items())}
@@ -43,6 +33,19 @@ def test_packing_keeps_sixteen_bits_of_every_tensor():
         error = np.abs(units[name] / 2**FRACTION - tensor.ravel()).max()
         assert error <= max(np.abs(tensor).max() / 2**14, 2.0**-FRACTION)
     assert pack_prior(siren, {name: unit / 2**FRACTION for name, unit in units.items()}) == pack_prior(siren, tensors)
+
+
+def test_single_tensors_may_have_directions_of_their_own():
+    siren, rng = Siren(5, 3, 0, Design(learned=(("w1", 2), ("w2", 3)))), np.random.default_rng(0)
+    tensors = {name: rng.normal(0, 1, shape) for name, shape in siren.shapes.items() if "." not in name}
+    directions = {name: 0.01 * rng.normal(0, 1, (number, 25)) for name, number in siren.design.learned}
+    data = pack_prior(siren, tensors, directions)
+    again, units, found = unpack_prior(data, siren.design)
+    assert again == siren and list(found) == ["w1", "w2"] and [len(units[f"learned.w{i}"]) for i in (1, 2)] == [2, 3]
+    for name, along in found.items():
+        assert np.allclose(
+            along.entries / 2.0**along.shifts, directions[name], atol=0.01 * np.abs(directions[name]).max()
+        )
 
 
 def test_unknown_priors_are_refused():
