@@ -3,9 +3,10 @@
     python -m tools.train_siren_directions OUT.bin PHOTOS... --start 4 --number 5 [--leave-out NAMES...]
 
 The start is that of prior 4, but half of the first layer's units have lower frequencies, which smooth pictures need.
-Every photograph's middle is fitted from there with all weights free; of each large tensor's offsets, made unit vectors,
-the leading singular vectors are the directions of prior 5, whose Design in prancimg/format/layout.py names the tensors
-and says how many directions each has. Goes on where it was stopped, from OUT.npz.
+Every photograph's middle is fitted from there with all weights free. Their mean is where prior 5 starts (a step of
+Reptile: Nichol et al., 2018). Of each large tensor's offsets, made unit vectors, the leading singular vectors are its
+directions; the Design in prancimg/format/layout.py names the tensors and says how many each has. Goes on where it was
+stopped, from OUT.npz.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from prancimg.fit.fit_siren import Samples
+from prancimg.fit.fit_siren import Samples, units
 from prancimg.fit.setup import learning_rate
 from prancimg.fit.soap import Soap
 from prancimg.format.layout import DESIGNS, Siren
@@ -51,8 +52,7 @@ def offsets(
     siren: Siren, theta0: dict[str, Tensor], picture: np.ndarray, steps: int
 ) -> tuple[dict[str, Tensor], float]:
     """How far all weights move from ``theta0``, and the error at the end."""
-    special = {"w0": 4.0, "b0": 2.0, f"w{siren.layers}": 0.5, f"b{siren.layers}": 0.5}
-    unit = {name: special.get(name, 1.0) for name in theta0}
+    unit = dict(zip(siren.shapes, units(siren), strict=True))
     moved = {name: torch.zeros_like(tensor) for name, tensor in theta0.items()}
     samples, soap, error = Samples(picture, BITS, torch.device("cpu")), Soap(len(theta0)), torch.zeros(())
     for i in range(steps):
@@ -91,9 +91,8 @@ def main() -> None:
     floats["w0"][: len(floats["w0"]) // 2] *= LOWER
     start = {name: torch.from_numpy(floats[name]).float().view(shape) for name, shape in siren.shapes.items()}
     design = DESIGNS[options.number]
-    names = [name for name, _ in design.learned]
     store = options.output.with_suffix(".npz")
-    found: dict[str, list[np.ndarray]] = {name: [] for name in ("path", *names)}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in ("path", *siren.shapes)}
     if store.exists():
         with np.load(store) as kept:
             found = {name: list(kept[name]) for name in kept.files}
@@ -105,12 +104,14 @@ def main() -> None:
             continue
         moved, error = offsets(siren, start, picture, options.steps)
         found["path"].append(np.array(str(path)))
-        for name in names:
+        for name in siren.shapes:
             found[name].append(moved[name].numpy().ravel())
         print(f"{i + 1} of {len(paths)}: {path.stem}, {-10 * np.log10(error):.2f} dB", flush=True)
         if i % 20 == 19:
             np.savez(store, **{name: np.stack(arrays) for name, arrays in found.items()})
     np.savez(store, **{name: np.stack(arrays) for name, arrays in found.items()})
+    unit = dict(zip(siren.shapes, units(siren), strict=True))
+    floats = {name: tensor + unit[name] * np.mean(found[name], 0) for name, tensor in floats.items()}
     directions = {name: leading(np.stack(found[name]), number) for name, number in design.learned}
     data = pack_prior(Siren(siren.hidden, siren.layers, 0, design), floats, directions)
     options.output.write_bytes(data)

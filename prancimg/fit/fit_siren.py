@@ -22,6 +22,7 @@ from prancimg.fit.ops.rate import laplace_bits
 from prancimg.fit.setup import learning_rate
 from prancimg.fit.soap import Soap
 from prancimg.format.header import STEPS, step_size
+from prancimg.format.layout import Siren
 from prancimg.network.basis import column_norm
 from prancimg.network.siren import FRACTION, coordinates, forward
 from prancimg.pranc.products import expand_block, implementation
@@ -69,9 +70,7 @@ def fit_siren(
         name: torch.from_numpy(along.entries / 2.0**along.shifts).to(device, torch.float32)
         for name, along in model.directions.items()
     }
-    # What a coefficient of 1 changes: frequencies move more than phases, the readout less than the layers before it.
-    special = {"w0": 4.0, "b0": 2.0, f"w{siren.layers}": 0.5, f"b{siren.layers}": 0.5}
-    unit = [special.get(name, 1.0) for name in names]
+    unit = units(siren)
     norm = [column_norm(block) for block in model.blocks]
     scale = np.log(unit) - np.log(norm)  # the log of a step in the file, less that of a step in units
 
@@ -131,6 +130,12 @@ def fit_siren(
     codes = _nearest(log_step, scale)
     alpha = [x.cpu().numpy() / math.exp(_CODES[code] - s) for x, code, s in zip(a, codes, scale, strict=True)]
     return FittedSiren(alpha, codes.tolist())
+
+
+def units(siren: Siren) -> list[float]:
+    """What a coefficient of 1 changes in every tensor: frequencies move most, the readout least."""
+    special = {"w0": 4.0, "b0": 2.0, f"w{siren.layers}": 0.5, f"b{siren.layers}": 0.5}
+    return [special.get(name, 1.0) for name in siren.shapes]
 
 
 class _SteeredLmbda:

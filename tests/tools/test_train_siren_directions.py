@@ -8,6 +8,7 @@ from PIL import Image
 
 from prancimg.format.layout import DESIGNS, Design
 from prancimg.network.prior import load_prior, unpack_prior
+from prancimg.network.siren import FRACTION
 from tools import train_siren_directions
 from tools.train_siren_directions import LOWER, REACH, leading, middle
 
@@ -46,13 +47,16 @@ def test_a_prior_with_directions_and_going_on(tmp_path, monkeypatch, capsys):
     train_siren_directions.main()
     siren, theta0, directions = unpack_prior(out.read_bytes(), design)
     first = load_prior(1).theta0
+    with np.load(out.with_suffix(".npz")) as kept:
+        moved = {name: 2**FRACTION * kept[name].mean(0) for name in ("w0", "w1", "w4")}
     assert siren.design == design and {name: len(along.entries) for name, along in directions.items()} == {
         "w1": 2,
         "w2": 1,
     }
     half = siren.hidden  # of w0, flat
-    assert np.abs(theta0["w0"][:half] - LOWER * first["w0"][:half]).max() <= 2**9
-    assert all(np.abs(theta0[name] - first[name]).max() < 2**8 for name in ("b0", "w1", "w3", "b5"))
+    assert np.abs(moved["w0"]).max() > 2**10
+    assert np.abs(theta0["w0"] - 4 * moved["w0"] - first["w0"] * np.repeat([LOWER, 1], half)).max() <= 2**9
+    assert all(np.abs(theta0[name] - moved[name] - first[name]).max() <= 2**9 for name in ("w1", "w4"))
     assert np.linalg.norm(directions["w1"].entries[0] / 2.0 ** directions["w1"].shifts[0]) == pytest.approx(
         REACH, rel=0.05
     )
