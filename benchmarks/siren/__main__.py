@@ -10,8 +10,7 @@ identity   the same prior θ0 and numbers of coefficients, but each moves one we
 direct     the same fit, quantisation and coder, all weights of a SIREN from a seeded start
 JPEG       Pillow, the better of 4:2:0 and 4:4:4, optimised Huffman tables, the best quality within the bytes
 
-The first two are each the best of two starts and numbers of coefficients, three in all, the third of three sizes, all
-after whole fits.
+The first two are each the best of three numbers of coefficients, the third of three sizes, all after whole fits.
 """
 
 from __future__ import annotations
@@ -57,8 +56,8 @@ def jpeg(image: np.ndarray, size: int) -> bytes | None:
 SIZES = ((4.4, 8), (5.5, 8), (6.5, 7))
 """Bits for each weight, and layers, of direct networks: what served best on photographs, see docs/siren.md."""
 
-STARTS = ((5, 0.75), (5, 1), (4, 1))
-"""Priors of the other two, and times the usual number of coefficients."""
+COUNTS = (0.65, 0.8, 1)
+"""Numbers of coefficients of the other two, times the usual one."""
 
 
 def plans(method: str, size: int) -> list[Plan]:
@@ -66,7 +65,7 @@ def plans(method: str, size: int) -> list[Plan]:
     if method == "direct":
         return [Plan.direct(widest(8 * size / bits, layers)) for bits, layers in SIZES]
     kind = Kind.HADAMARD if method == "pranc" else Kind.IDENTITY
-    return [replace(scaled(Plan.of(8.0 * size, prior), factor), kind=kind) for prior, factor in STARTS]
+    return [replace(scaled(Plan.of(8.0 * size), factor), kind=kind) for factor in COUNTS]
 
 
 def scaled(plan: Plan, factor: float) -> Plan:
