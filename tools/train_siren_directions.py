@@ -1,6 +1,6 @@
 """Give a prior of the ``siren`` preset directions in which networks of photographs were found to move.
 
-    python -m tools.train_siren_directions OUT.bin PHOTOS... --start 4 --number 5 [--leave-out NAMES...]
+    python -m tools.train_siren_directions OUT.bin PHOTOS... --start 4 --lower 0.375 --number 5 [--leave-out NAMES...]
 
 The start is that of prior 4, but half of the first layer's units have lower frequencies, which smooth pictures need.
 Every photograph's middle is fitted from there with all weights free. Their mean is where prior 5 starts (a step of
@@ -30,8 +30,6 @@ from prancimg.network.siren import FRACTION, forward
 
 LONG, SHORT, LEAST = 768, 512, 200
 """Sides of the part of a photograph that is fitted, and the shorter side from which it is used."""
-LOWER = 3 / 8
-"""Frequencies of the first half of the first layer's units, times those of the start."""
 RATE = 0.02
 BITS = 40_000.0
 """A budget of so many bits would show the detail that the fits are shown."""
@@ -79,6 +77,7 @@ def main() -> None:
     parser.add_argument("photos", type=Path, nargs="+", help="PNG files and folders of them")
     parser.add_argument("--start", type=int, required=True, help="number of the prior to start from")
     parser.add_argument("--number", type=int, required=True, help="number of the prior to be")
+    parser.add_argument("--lower", type=float, default=1.0, help="times the frequencies of half of the first layer")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--leave-out", nargs="+", default=[], metavar="NAME", help="names without .png, for choosing")
     options = parser.parse_args()
@@ -86,9 +85,10 @@ def main() -> None:
     paths = [path for photo in options.photos for path in (sorted(photo.glob("*.png")) if photo.is_dir() else [photo])]
     paths = [path for path in paths if path.stem not in options.leave_out]
     random.Random(0).shuffle(paths)
-    siren, theta0, _ = load_prior(options.start)
+    network, theta0, _ = load_prior(options.start)
+    siren = Siren(network.hidden, network.layers)  # without the coefficients of directions that the start may have
     floats = {name: theta0[name] / 2.0**FRACTION for name in siren.shapes}
-    floats["w0"][: len(floats["w0"]) // 2] *= LOWER
+    floats["w0"][: len(floats["w0"]) // 2] *= options.lower
     start = {name: torch.from_numpy(floats[name]).float().view(shape) for name, shape in siren.shapes.items()}
     design = DESIGNS[options.number]
     store = options.output.with_suffix(".npz")

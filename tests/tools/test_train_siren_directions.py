@@ -10,7 +10,7 @@ from prancimg.format.layout import DESIGNS, Design
 from prancimg.network.prior import load_prior, unpack_prior
 from prancimg.network.siren import FRACTION
 from tools import train_siren_directions
-from tools.train_siren_directions import LOWER, REACH, leading, middle
+from tools.train_siren_directions import REACH, leading, middle
 
 NUMBER = 60_001
 
@@ -42,8 +42,8 @@ def test_a_prior_with_directions_and_going_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(DESIGNS, NUMBER, design)
     out = tmp_path / "out" / "siren.bin"
     out.parent.mkdir()
-    arguments = ["", str(out), str(tmp_path), "--start", "1", "--number", str(NUMBER), "--steps", "3"]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--leave-out", "left"])
+    arguments = ["", str(out), str(tmp_path), "--start", "1", "--lower", "0.5", "--number", str(NUMBER)]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--steps", "3", "--leave-out", "left"])
     train_siren_directions.main()
     siren, theta0, directions = unpack_prior(out.read_bytes(), design)
     first = load_prior(1).theta0
@@ -55,7 +55,7 @@ def test_a_prior_with_directions_and_going_on(tmp_path, monkeypatch, capsys):
     }
     half = siren.hidden  # of w0, flat
     assert np.abs(moved["w0"]).max() > 2**10
-    assert np.abs(theta0["w0"] - 4 * moved["w0"] - first["w0"] * np.repeat([LOWER, 1], half)).max() <= 2**9
+    assert np.abs(theta0["w0"] - 4 * moved["w0"] - first["w0"] * np.repeat([0.5, 1], half)).max() <= 2**9
     assert all(np.abs(theta0[name] - moved[name] - first[name]).max() <= 2**9 for name in ("w1", "w4"))
     assert np.linalg.norm(directions["w1"].entries[0] / 2.0 ** directions["w1"].shifts[0]) == pytest.approx(
         REACH, rel=0.05
