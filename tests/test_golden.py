@@ -11,7 +11,7 @@ from PIL import Image
 
 import prancimg
 from prancimg.fit.setup import PRIOR as FIELD_PRIOR
-from prancimg.fit.siren_encoder import PRIOR
+from prancimg.fit.siren_encoder import LEAN_PRIOR, PRIOR
 from prancimg.format.bitstream import read_beginning
 from prancimg.format.header import Header
 from prancimg.format.lossless import Coding, Lossless
@@ -31,7 +31,7 @@ def test_there_is_a_golden_file_of_every_feature():
     assert {(each.coding, each.depth) for each in exact} == set(itertools.product(Coding, (8, 16)))
     headers = [each for each in beginnings if isinstance(each, Header)]
     assert {(header.channels > 0, header.kind) for header in headers} == set(itertools.product((False, True), range(4)))
-    assert {header.prior for header in headers} >= {0, PRIOR, FIELD_PRIOR}
+    assert {header.prior for header in headers} >= {0, PRIOR, LEAN_PRIOR, FIELD_PRIOR}
     scales = {coded.scale for header in headers for coded in header.tensors if coded.k}
     assert min(scales) == 0 and max(scales) > 95, "tables, and low bits"
     fields = [header for header in headers if header.channels]

@@ -56,7 +56,7 @@ def jpeg(image: np.ndarray, size: int) -> bytes | None:
 SIZES = ((4.4, 8), (5.5, 8), (6.5, 7))
 """Bits for each weight, and layers, of direct networks: what served best on photographs, see docs/siren.md."""
 
-COUNTS = (0.65, 0.8, 1)
+COUNTS = (0.75, 1, 1.3)
 """Numbers of coefficients of the other two, times the usual one."""
 
 

@@ -21,8 +21,11 @@ from prancimg.network.basis import IDENTITY_UP_TO
 from prancimg.network.prior import load_prior
 from prancimg.network.siren import render
 
-PRIOR, SHALLOW_PRIOR = 5, 1
-"""The priors that the encoder starts from: one of eight layers; for short fits one of five, which settle sooner."""
+PRIOR, LEAN_PRIOR, SHALLOW_PRIOR = 4, 5, 1
+"""The priors that the encoder starts from: one of eight layers; for few bits one of lower frequencies, which has learned
+directions; for short fits one of five layers, which settle sooner."""
+LEAN = 30_000
+"""Bits that are few, see docs/siren.md."""
 SHORT = 3
 """The last effort whose fits are short."""
 FLAWLESS = 1.0
@@ -49,8 +52,10 @@ class Plan:
         return Plan(siren, prior, Kind.IDENTITY, tuple(siren.sizes))
 
     @staticmethod
-    def of(bits: float, prior: int = PRIOR) -> Plan:
-        """What served best for a budget of bits on the photographs that the prior was trained on."""
+    def of(bits: float, prior: int | None = None) -> Plan:
+        """What served best for a budget of bits on photographs; without a prior said, from the one that did."""
+        if prior is None:
+            prior = LEAN_PRIOR if bits <= LEAN else PRIOR
         siren = load_prior(prior)[0]
         sizes = siren.sizes
         small = sum(size for size in sizes if size <= IDENTITY_UP_TO)
@@ -95,7 +100,7 @@ class SirenSearch(Search):
     ) -> None:
         super().__init__(image, effort, device, progress)
         self.seed, self.done = seed, 0.0
-        self.prior = SHALLOW_PRIOR if effort <= SHORT else PRIOR
+        self.prior = SHALLOW_PRIOR if effort <= SHORT else None
 
     def at_size(self, size: int) -> bytes:
         """See :class:`Search`."""

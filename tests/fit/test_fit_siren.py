@@ -10,7 +10,7 @@ import torch
 from prancimg.decoding.decoder import decode_array
 from prancimg.errors import PrancImgError
 from prancimg.fit.ops.rate import laplace_bits
-from prancimg.fit.siren_encoder import PRIOR, SHALLOW_PRIOR, Plan, SirenSearch, fit_to_size
+from prancimg.fit.siren_encoder import LEAN, LEAN_PRIOR, PRIOR, SHALLOW_PRIOR, Plan, SirenSearch, fit_to_size
 from prancimg.fit.soap import Soap
 from prancimg.format.layout import Kind, Siren
 from prancimg.network.prior import load_prior
@@ -66,7 +66,7 @@ def test_longer_fits_are_better(photo):
     assert long > short + 1
 
 
-@pytest.mark.parametrize("prior", [PRIOR, SHALLOW_PRIOR])
+@pytest.mark.parametrize("prior", [PRIOR, LEAN_PRIOR, SHALLOW_PRIOR])
 @pytest.mark.parametrize("size", [100, 400, 2_000, 10_000, 40_000])
 def test_plans_grow_with_the_budget(size, prior):
     smaller, larger = Plan.of(8.0 * size, prior), Plan.of(16.0 * size, prior)
@@ -74,9 +74,14 @@ def test_plans_grow_with_the_budget(size, prior):
     assert 2 < 8 * size / sum(smaller.counts) < 12
 
 
-@pytest.mark.parametrize(("effort", "layers"), [(1, 5), (3, 5), (4, 8), (9, 8)])
-def test_short_fits_start_at_the_shallow_prior(photo, effort, layers):
-    assert load_prior(SirenSearch(photo, effort, 0, CPU, None).prior).siren.layers == layers
+def test_few_bits_start_at_a_prior_of_their_own():
+    assert Plan.of(LEAN).prior == LEAN_PRIOR and Plan.of(LEAN + 1).prior == PRIOR
+
+
+@pytest.mark.parametrize(("effort", "prior"), [(1, SHALLOW_PRIOR), (3, SHALLOW_PRIOR), (4, None), (9, None)])
+def test_short_fits_start_at_the_shallow_prior(photo, effort, prior):
+    assert SirenSearch(photo, effort, 0, CPU, None).prior == prior
+    assert load_prior(SHALLOW_PRIOR).siren.layers == 5 and load_prior(PRIOR).siren.layers == 8
 
 
 def test_a_fit_that_runs_away_is_reported(photo, monkeypatch):
