@@ -22,8 +22,8 @@ from prancimg.network.prior import load_prior
 from prancimg.network.siren import render
 
 PRIOR, LEAN_PRIOR, SHALLOW_PRIOR = 4, 5, 1
-"""The priors that the encoder starts from: one of eight layers; for few bits one of lower frequencies, which has learned
-directions; for short fits one of five layers, which settle sooner."""
+"""The priors that the encoder starts from: one of eight layers; for few bits one of lower frequencies, which has
+learned directions; for short fits one of five layers, which settle sooner."""
 LEAN = 30_000
 """Bits that are few, see docs/siren.md."""
 SHORT = 3
