@@ -67,8 +67,7 @@ def fit_siren(
         for name, tensor in model.theta0.items()
     }
     learned = {
-        name: torch.from_numpy(along.entries / 2.0**along.shifts).to(device, torch.float32)
-        for name, along in model.directions.items()
+        name: torch.from_numpy(along.floats).to(device, torch.float32) for name, along in model.directions.items()
     }
     unit = units(siren)
     norm = [column_norm(block) for block in model.blocks]

@@ -58,7 +58,7 @@ class Networks:
         self._steps = torch.tensor(list(self.step.values()), device=device)[self._tensor]
         self._learned_by = model.siren.design.learned_by
         self.directions = {
-            name: torch.from_numpy(along.entries / 2.0**along.shifts).to(device, torch.float32)
+            name: torch.from_numpy(along.floats).to(device, torch.float32)
             for name, along in model.directions.items()
             if self._learned_by(name) in self.a
         }

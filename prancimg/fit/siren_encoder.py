@@ -140,7 +140,8 @@ class SirenSearch(Search):
 
     def _fit(self, size: int, share: float) -> Encoded:
         """A file of at most ``size`` bytes; ``share`` is the fit's part of the progress to report."""
-        nothing = replace(header := _header(self.image, Plan.of(0), 0), tensors=(Coded(0),) * len(header.tensors))
+        header = _header(self.image, Plan.of(0, self.prior), 0)
+        nothing = replace(header, tensors=(Coded(0),) * len(header.tensors))
         self.check_size(size, len(_file(nothing, [])))
         began = self.done
 

@@ -40,6 +40,12 @@ class Directions(NamedTuple):
     shifts: np.ndarray
     """(m, 1) int64: an entry counts for 2**-shift."""
 
+    @property
+    def floats(self) -> np.ndarray:
+        """The directions as real numbers, (m, size) float64."""
+        reals: np.ndarray = self.entries / 2.0**self.shifts
+        return reals
+
     def along(self, beta: np.ndarray) -> np.ndarray:
         """The offsets (size,) int64 of coefficients (m,) int64, exact below 2**55; each is rounded down."""
         offsets: np.ndarray = (self.entries * beta[:, None] >> self.shifts).sum(0)

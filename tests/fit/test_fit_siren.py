@@ -78,10 +78,12 @@ def test_few_bits_start_at_a_prior_of_their_own():
     assert Plan.of(LEAN).prior == LEAN_PRIOR and Plan.of(LEAN + 1).prior == PRIOR
 
 
-@pytest.mark.parametrize(("effort", "prior"), [(1, SHALLOW_PRIOR), (3, SHALLOW_PRIOR), (4, None), (9, None)])
-def test_short_fits_start_at_the_shallow_prior(photo, effort, prior):
-    assert SirenSearch(photo, effort, 0, CPU, None).prior == prior
-    assert load_prior(SHALLOW_PRIOR).siren.layers == 5 and load_prior(PRIOR).siren.layers == 8
+@pytest.mark.parametrize("bits", [LEAN, 2 * LEAN])
+@pytest.mark.parametrize(("effort", "layers"), [(1, 5), (3, 5), (4, 8), (9, 8)])
+def test_short_fits_start_at_the_shallow_prior(photo, effort, layers, bits):
+    plan = Plan.of(bits, SirenSearch(photo, effort, 0, CPU, None).prior)
+    assert plan.siren.layers == load_prior(plan.prior).siren.layers == layers
+    assert (plan.prior == SHALLOW_PRIOR) == (layers == 5)
 
 
 def test_a_fit_that_runs_away_is_reported(photo, monkeypatch):
